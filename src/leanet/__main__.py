@@ -1,0 +1,7 @@
+"""`python -m leanet` is the command `leanet`."""
+
+import sys
+
+from leanet.cli import main
+
+sys.exit(main())

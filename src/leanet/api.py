@@ -1,0 +1,173 @@
+"""The Python API: one function per verb of the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from leanet import fit as fitting
+from leanet.config import from_dict
+from leanet.data import checks
+from leanet.data import scan as scanning
+from leanet.files import read_json
+from leanet.inference import evaluate as evaluating
+from leanet.inference import predict as predicting
+from leanet.methods import catalog
+from leanet.methods.recipe import DetectorModule
+from leanet.methods.store import load_detector
+from leanet.report import page
+from leanet.runtime import make_runtime
+
+PathLike = str | Path
+
+
+def scan(data: PathLike, *, normal: str | None = None) -> str:
+    """Look at a data set: its layout, counts and problems, as text."""
+    found = scanning.scan(Path(data), normal=normal)
+    return checks.describe(found, checks.check(found.samples))
+
+
+def fit(
+    method: str,
+    data: PathLike,
+    out: PathLike | None = None,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    preset: str | None = None,
+    tell: Callable[[str], None] = print,
+    **options: Any,
+) -> Path:
+    """Train a method on a data set and return the run folder, with its report.
+
+    `options` are those of `fit.Options` and of the method's `Config`, by name; nested ones as
+    dictionaries (`map_model={"epochs": 50}`). `preset` gives the defaults another start.
+
+    Raises:
+        ValueError: an unknown option, data that cannot be used, an earlier run in `out`.
+    """
+    recipe = catalog.find(method)
+    own = {key: options.pop(key) for key in list(options) if key in _fields(fitting.Options)}
+    config = from_dict(recipe.config, _merged(preset_values(method, preset), options))
+    folder = Path(out) if out is not None else default_run(method, Path(data))
+    run = fitting.fit(
+        method,
+        Path(data),
+        folder,
+        from_dict(fitting.Options, own),
+        config,
+        resume=resume,
+        overwrite=overwrite,
+        tell=tell,
+    )
+    report(run)
+    return run
+
+
+def load(run: PathLike, *, device: str = "auto") -> DetectorModule:
+    """The final detector of a run folder, on a device, in evaluation mode."""
+    return load_detector(Path(run) / fitting.FINAL, make_runtime(device).device)
+
+
+def predict(
+    run: PathLike,
+    paths: Iterable[PathLike],
+    out: PathLike | None = None,
+    *,
+    device: str = "auto",
+    **options: Any,
+) -> list[predicting.Judged]:
+    """Judge files, folders or globs; writes predictions.csv and heat maps to `out`.
+
+    `options` are those of `inference.predict.predict`.
+    """
+    card = read_card(Path(run))
+    return predicting.predict(
+        load(run, device=device),
+        predicting.find_images(list(paths)),
+        threshold=card["threshold"]["value"],
+        map_top=card["map_top"],
+        out=Path(out) if out is not None else Path(run) / "predictions",
+        device=make_runtime(device).device,
+        **options,
+    )
+
+
+def evaluate(
+    run: PathLike,
+    data: PathLike,
+    out: PathLike | None = None,
+    *,
+    normal: str | None = None,
+    device: str = "auto",
+    **options: Any,
+) -> evaluating.Evaluation:
+    """Score a labelled data set (its test part, if it has one) with the final detector."""
+    card = read_card(Path(run))
+    samples = scanning.scan(Path(data), normal=normal).samples
+    tested = [sample for sample in samples if sample.split == "test"] or list(samples)
+    return evaluating.evaluate(
+        load(run, device=device),
+        tested,
+        threshold=card["threshold"]["value"],
+        out=Path(out) if out is not None else Path(run) / "evaluation",
+        device=make_runtime(device).device,
+        **options,
+    )
+
+
+def report(run: PathLike, *, baseline: PathLike | None = None) -> Path:
+    """Write report.html into the run folder, compared with another run if one is given."""
+    return page.write_report(Path(run), baseline=None if baseline is None else Path(baseline))
+
+
+def demo(out: PathLike = "runs/demo", **options: Any) -> Path:
+    """The main job on generated data: LEA-Net against the plain classifier."""
+    from leanet.demo import demo as run_demo
+
+    return run_demo(Path(out), **options)
+
+
+def read_card(run: Path) -> dict[str, Any]:
+    """The card of a finished run.
+
+    Raises:
+        ValueError: no run folder, or one that is not finished.
+    """
+    if not (run / "config.yaml").exists():
+        raise ValueError(f"{run} is no run folder (it has no config.yaml); `leanet fit` makes one")
+    if not (run / "card.json").exists():
+        raise ValueError(f"{run} is not finished; complete it with `leanet fit ... --resume`")
+    return dict(read_json(run / "card.json"))
+
+
+def default_run(method: str, data: Path) -> Path:
+    """Where a run goes if nothing else is said: runs/DATA-METHOD."""
+    return Path("runs") / f"{data.resolve().stem}-{method}"
+
+
+def preset_values(method: str, preset: str | None) -> dict[str, Any]:
+    """The options that a preset changes.
+
+    Raises:
+        ValueError: the method has no preset of this name.
+    """
+    presets = catalog.find(method).presets
+    if preset is None:
+        return {}
+    if preset not in presets:
+        raise ValueError(f"{method} has no preset {preset!r}; allowed: {', '.join(presets)}")
+    return presets[preset]
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        nested = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merged(merged[key], value) if nested else value
+    return merged
+
+
+def _fields(config: type[Any]) -> set[str]:
+    return set(config.__dataclass_fields__)

@@ -1,0 +1,236 @@
+"""The command line: one short function per verb.
+
+Heavy imports stand inside the verbs, so that `leanet --help` answers at once. A user's mistake ends
+in a line or two on standard error and exit status 2; Ctrl-C in 130.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from leanet.config import UsageError, nearest
+from leanet.version import __version__
+
+HELP = """usage: leanet VERB ...
+
+From good pictures and a few bad ones to an inspector that says good or bad, and where.
+
+{verbs}
+
+`leanet VERB --help` lists the options of a verb, `leanet fit METHOD --help` those of a method.
+"""
+
+
+class Verb(NamedTuple):
+    """A verb's function and what it does."""
+
+    run: Callable[[list[str]], None]
+    usage: str
+    help: str
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(HELP.format(verbs="\n".join(f"  {v.usage:<38} {v.help}" for v in VERBS.values())))
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"leanet {__version__}")
+        return 0
+    try:
+        name, rest = arguments[0], [_with_underscores(word) for word in arguments[1:]]
+        if name not in VERBS:
+            raise UsageError(f"unknown verb {name!r}{nearest(name, VERBS)}; allowed: {_verbs()}")
+        VERBS[name].run(rest)
+    except (ValueError, OSError) as error:
+        print(f"leanet: {_one_message(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nleanet: stopped; the same command with --resume goes on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _demo(argv: list[str]) -> None:
+    parser = _parser("demo", VERBS["demo"].help)
+    parser.add_argument("--out", default="runs/demo", help="folder for data, runs and report")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier demo")
+    given = parser.parse_args(argv)
+    from leanet import api
+
+    print(f"\nopen {api.demo(given.out, overwrite=given.overwrite)}")
+
+
+def _scan(argv: list[str]) -> None:
+    parser = _parser("scan", VERBS["scan"].help)
+    parser.add_argument("data", help="folder or CSV file")
+    parser.add_argument("--normal", default=None, help="name of the normal class")
+    given = parser.parse_args(argv)
+    from leanet import api
+
+    print(api.scan(given.data, normal=given.normal))
+
+
+def _fit(argv: list[str]) -> None:
+    if not argv or argv[0].startswith("-"):
+        from leanet.methods.catalog import METHODS
+
+        print(f"usage: leanet fit METHOD DATA [options]\n\nmethods: {', '.join(METHODS)}")
+        if argv and argv[0] not in ("-h", "--help"):
+            raise UsageError("give the method first: leanet fit METHOD DATA [options]")
+        return
+    from leanet import api
+    from leanet.config import build, to_yaml
+    from leanet.fit import Options, fit
+    from leanet.methods import catalog
+
+    method = argv[0]
+    recipe = catalog.find(method)
+    parser = _parser(f"fit {method}", f"train {method}", Options, recipe.config)
+    parser.add_argument("data", nargs="?", help="folder or CSV file")
+    parser.add_argument("--out", default=None, help="run folder (default: runs/DATA-METHOD)")
+    parser.add_argument("--preset", default=None, help=f"one of: {', '.join(recipe.presets)}")
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier run")
+    parser.add_argument("--config", action="config", help="YAML file with any of these options")
+    parser.add_argument("--print_config", action="store_true", help="print all options and end")
+    preset = api.preset_values(method, _value_of("--preset", argv))
+    parser.set_defaults(_flat(preset))
+    given = parser.parse_args(argv[1:])
+    values = given.as_dict()
+    options, config = build(Options, values), build(recipe.config, values)
+    if given.print_config:
+        print(to_yaml(options) + to_yaml(config), end="")
+        return
+    if given.data is None:
+        raise UsageError("which data? usage: leanet fit METHOD DATA [options]")
+    data = Path(given.data)
+    out = Path(given.out) if given.out else api.default_run(method, data)
+    run = fit(
+        method, data, out, options, config, resume=given.resume, overwrite=given.overwrite
+    )
+    page = api.report(run)
+    from leanet.report.tables import summarize, to_text
+
+    print(f"\n{to_text(summarize(run))}\n\nreport: {page}")
+
+
+def _predict(argv: list[str]) -> None:
+    parser = _parser("predict", VERBS["predict"].help)
+    parser.add_argument("run", help="run folder")
+    parser.add_argument("paths", nargs="+", help="images, folders or globs")
+    parser.add_argument("--out", default=None, help="where to write (default: RUN/predictions)")
+    _add_device(parser)
+    parser.add_argument("--batch_size", type=int, default=16, help="images at a time")
+    parser.add_argument("--no_heatmaps", action="store_true", help="write no pictures")
+    parser.add_argument("--maps", action="store_true", help="write raw maps too (16-bit PNG)")
+    parser.add_argument("--skip_bad", action="store_true", help="go on past unreadable images")
+    parser.add_argument("--overwrite", action="store_true", help="replace earlier predictions")
+    given = parser.parse_args(argv)
+    from leanet import api
+
+    judged = api.predict(
+        given.run,
+        given.paths,
+        given.out,
+        device=given.device,
+        batch_size=given.batch_size,
+        heatmaps=not given.no_heatmaps,
+        maps=given.maps,
+        skip_bad=given.skip_bad,
+        overwrite=given.overwrite,
+    )
+    anomalous = sum(one.verdict == "anomalous" for one in judged)
+    out = given.out or Path(given.run) / "predictions"
+    print(f"{len(judged)} images, {anomalous} anomalous; see {Path(out) / 'predictions.csv'}")
+
+
+def _evaluate(argv: list[str]) -> None:
+    parser = _parser("evaluate", VERBS["evaluate"].help)
+    parser.add_argument("run", help="run folder")
+    parser.add_argument("data", help="labelled folder or CSV file; its test part if it has one")
+    parser.add_argument("--out", default=None, help="where to write (default: RUN/evaluation)")
+    parser.add_argument("--normal", default=None, help="name of the normal class")
+    _add_device(parser)
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier evaluation")
+    given = parser.parse_args(argv)
+    from leanet import api
+    from leanet.inference.evaluate import to_text
+
+    evaluation = api.evaluate(
+        given.run,
+        given.data,
+        given.out,
+        normal=given.normal,
+        device=given.device,
+        overwrite=given.overwrite,
+    )
+    print(to_text(evaluation))
+
+
+def _report(argv: list[str]) -> None:
+    parser = _parser("report", VERBS["report"].help)
+    parser.add_argument("run", help="run folder")
+    parser.add_argument("--baseline", default=None, help="another run on the same folds")
+    given = parser.parse_args(argv)
+    from leanet import api
+
+    print(api.report(given.run, baseline=given.baseline))
+
+
+VERBS = {
+    "demo": Verb(_demo, "demo [--out DIR]", "the main job on generated data, in minutes"),
+    "scan": Verb(_scan, "scan DATA", "layout, counts, corrupt files, duplicates, leaks"),
+    "fit": Verb(_fit, "fit METHOD DATA [--out RUN]", "train, cross-validated with --folds K"),
+    "predict": Verb(_predict, "predict RUN PATHS... [--out DIR]", "scores, verdicts, heat maps"),
+    "evaluate": Verb(_evaluate, "evaluate RUN DATA", "metrics on labelled images"),
+    "report": Verb(_report, "report RUN [--baseline RUN]", "the HTML page of a run"),
+}
+
+
+def _parser(verb: str, text: str, *configs: type[Any]) -> Any:
+    from leanet.config import make_parser
+
+    return make_parser(*configs, prog=f"leanet {verb}", description=text)
+
+
+def _add_device(parser: Any) -> None:
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+
+
+def _with_underscores(word: str) -> str:
+    """--img-size is --img_size."""
+    if not word.startswith("--"):
+        return word
+    flag, equals, value = word.partition("=")
+    return "--" + flag[2:].replace("-", "_") + equals + value
+
+
+def _value_of(flag: str, argv: Sequence[str]) -> str | None:
+    for word, following in zip(argv, [*argv[1:], None], strict=True):
+        if word == flag:
+            return following
+        if word.startswith(f"{flag}="):
+            return word.partition("=")[2]
+    return None
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def _one_message(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error) or type(error).__name__
+
+
+def _verbs() -> str:
+    return ", ".join(VERBS)

@@ -1,0 +1,100 @@
+"""Pictures of how a detector judged its test images, kept as arrays for the report.
+
+`maps/` holds every raw anomaly map, lossless (16-bit PNG, see `maps.json`). `gallery.safetensors`
+holds, for a few dozen images, what the report draws: the image, the map, and whatever else the
+detector explains itself with. Nothing is scaled for display here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from leanet.data.cache import Cache, images_in_unit_range
+from leanet.data.images import write_map
+from leanet.data.scan import relative_name
+from leanet.files import replacing, write_json
+from leanet.records import Prediction, Sample
+
+FULL_SCALE = 150.0  # dE00; color differences of sRGB images stay below
+GALLERY_SIZE = 32
+BATCH = 16
+
+
+class Explaining(Protocol):
+    """A detector that can also show pictures of how it came to its score."""
+
+    def __call__(self, image: Tensor) -> Prediction: ...
+
+    def explain(self, image: Tensor) -> dict[str, Tensor]: ...
+
+
+class Pictures(Protocol):
+    """Samples and their decoded images."""
+
+    @property
+    def samples(self) -> tuple[Sample, ...]: ...  # noqa: D102
+
+    @property
+    def images(self) -> Cache: ...  # noqa: D102
+
+
+@torch.inference_mode()
+def save_maps(
+    detector: Explaining, data: Pictures, indices: Sequence[int], folder: Path, root: Path
+) -> None:
+    """Write the map of each image under its own relative path, and `maps.json`."""
+    clipped, written = 0, 0
+    for start in range(0, len(indices), BATCH):
+        chosen = indices[start : start + BATCH]
+        anomaly_map = detector(images_in_unit_range(data.images.take(chosen))).map
+        if anomaly_map is None:
+            return
+        for index, plane in zip(chosen, anomaly_map[:, 0].cpu().numpy(), strict=True):
+            name = Path(relative_name(data.samples[index].path, root))
+            if name.is_absolute():
+                name = Path(name.name)
+            clipped += write_map(folder / name.with_suffix(".png"), plane, FULL_SCALE)
+            written += 1
+    if written:
+        facts = {"full_scale": FULL_SCALE, "bits": 16, "maps": written, "clipped_pixels": clipped}
+        write_json(folder / "maps.json", facts)
+
+
+@torch.inference_mode()
+def save_gallery(
+    detector: Explaining,
+    data: Pictures,
+    indices: Sequence[int],
+    scores: Mapping[str, Sequence[float]],
+    folder: Path,
+    root: Path,
+) -> None:
+    """Write `gallery.safetensors` for some of the test images, those at the ends of the ranking and
+    evenly between them; its metadata lists their paths."""
+    if not indices:
+        return
+    ranking = np.argsort(scores["score"], kind="stable")
+    places = np.unique(np.linspace(0, len(ranking) - 1, min(GALLERY_SIZE, len(ranking))).round())
+    chosen = [indices[ranking[int(place)]] for place in places]
+    pictures: dict[str, list[Tensor]] = {}
+    for start in range(0, len(chosen), BATCH):
+        raw = data.images.take(chosen[start : start + BATCH])
+        image = images_in_unit_range(raw)
+        shown: dict[str, Any] = {"image": raw, **detector.explain(image)}
+        anomaly_map = detector(image).map
+        if anomaly_map is not None:
+            shown["map"] = anomaly_map
+        for name, value in shown.items():
+            pictures.setdefault(name, []).append(value.cpu().contiguous())
+    tensors = {name: torch.cat(values) for name, values in pictures.items()}
+    paths = [relative_name(data.samples[index].path, root) for index in chosen]
+    with replacing(folder / "gallery.safetensors") as temporary:
+        save_file(tensors, temporary, {"paths": json.dumps(paths)})

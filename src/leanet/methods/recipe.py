@@ -1,0 +1,115 @@
+"""What every recipe gets and gives.
+
+A recipe is a module with a `Config`, a `train` and a `build`:
+
+    train(config, fold, data, folder, runtime, experience) -> Trained
+    build(config, img_size, extra) -> detector without its weights
+
+`experience` is what cross-validation taught: with it, the final detector trains on everything and
+takes its working point from the cross-validation scores; without it, a part of the training images
+is held out for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from leanet.data.cache import Cache, images_in_unit_range
+from leanet.records import Fold, Prediction, Sample
+from leanet.runtime import Runtime
+
+INFERENCE_BATCH = 16
+Scores = dict[str, list[float]]  # name of the output -> one score per image; "score" is the verdict's
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """The data set of a run: samples, their decoded images, and the run folder."""
+
+    samples: tuple[Sample, ...]
+    images: Cache
+    img_size: int
+    run: Path
+    labels: tuple[int, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", tuple(sample.label for sample in self.samples))
+
+
+class HeldOut(NamedTuple):
+    """Images that the detector has not been trained on, with their scores."""
+
+    indices: tuple[int, ...]
+    scores: Scores
+
+
+class Experience(NamedTuple):
+    """From cross-validation: the test folds' scores, and after how many epochs training was best."""
+
+    held_out: HeldOut
+    epochs: int
+
+
+class DetectorModule(nn.Module):
+    """A detector as a module; `extra` holds what `build` needs beside the configuration."""
+
+    img_size: int
+    logits: tuple[str, ...] = ()  # outputs that are logits: 0 = probability 0.5
+
+    def forward(self, image: Tensor) -> Prediction:
+        """Images [B, 3, S, S] in [0, 1] -> Prediction."""
+        raise TypeError(f"{type(self).__name__} is no complete detector: it lacks forward")
+
+    def extra(self) -> dict[str, Any]:
+        """JSON values that the weights do not hold."""
+        return {}
+
+    def explain(self, image: Tensor) -> dict[str, Tensor]:
+        """Named pictures [B, 1 or 3, h, w] of how the score came about; {} if there are none."""
+        return {}
+
+
+class Trained(NamedTuple):
+    """A trained detector, its held-out scores, its best number of epochs, and remarks (JSON)."""
+
+    detector: DetectorModule
+    held_out: HeldOut
+    epochs: int
+    remarks: dict[str, Any]
+
+
+class Train(Protocol):
+    """The signature of every recipe's `train`."""
+
+    def __call__(
+        self,
+        config: Any,
+        fold: Fold,
+        data: Material,
+        folder: Path,
+        runtime: Runtime,
+        experience: Experience | None,
+    ) -> Trained: ...
+
+
+def score_images(detector: nn.Module, images: Cache, indices: Sequence[int]) -> Scores:
+    """Every output of a detector for some cached images, in float32, in evaluation mode."""
+    return {name: values.tolist() for name, values in _outputs(detector, images, indices).items()}
+
+
+@torch.inference_mode()
+def _outputs(detector: nn.Module, images: Cache, indices: Sequence[int]) -> dict[str, Tensor]:
+    detector.eval()
+    collected: dict[str, list[Tensor]] = {}
+    for start in range(0, len(indices), INFERENCE_BATCH):
+        chosen = indices[start : start + INFERENCE_BATCH]
+        prediction = detector(images_in_unit_range(images.take(chosen)))
+        for name, value in {"score": prediction.score, **prediction.parts}.items():
+            collected.setdefault(name, []).append(value.double().cpu())
+    return {name: torch.cat(values) for name, values in collected.items()}

@@ -1,0 +1,218 @@
+"""What the plain classifier and LEA-Net have in common: the same loop, the same held-out part, the
+same options, so that a comparison of the two compares the methods and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from leanet.config import option
+from leanet.data.cache import Cache
+from leanet.data.folds import hold_out
+from leanet.data.loader import ANOMALOUS_SHARE, Balance, Source
+from leanet.data.transforms import Augment, augment
+from leanet.methods.recipe import Experience, Material
+from leanet.networks.blocks import StagedClassifier
+from leanet.networks.resnet import ResNet
+from leanet.networks.timm_stages import TimmStages
+from leanet.networks.weights import load_weights
+from leanet.records import Batch, Fold
+from leanet.runtime import Runtime
+from leanet.training.loop import Job, Loss, Schedule, best_epoch, fit, mean_losses
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Options of every supervised method."""
+
+    adn: str = option(
+        "resnet18", "the classifier: resnet18, resnet34, resnet50, or timm/NAME for any timm backbone"
+    )
+    adn_args: dict[str, Any] = field(
+        default_factory=dict,
+        metadata={"help": "arguments for timm's create_model, e.g. {pad_type: same}"},
+    )
+    weights: str | None = option(None, "file with ImageNet weights of `adn` (safetensors or torch)")
+    pretrained: bool = option(False, "take the weights from timm's hub (needs a network)")
+    mean: tuple[float, float, float] = option(
+        (0.0, 0.0, 0.0), "subtracted from the RGB image in [0, 1]; ImageNet: 0.485, 0.456, 0.406"
+    )
+    std: tuple[float, float, float] = option(
+        (1.0, 1.0, 1.0), "divides the image after that; ImageNet: 0.229, 0.224, 0.225"
+    )
+    epochs: int = option(40, "upper limit; early stopping may end sooner")
+    batch_size: int = option(16, "images per step")
+    lr: float = option(1e-4, "step size of Adam; the paper has 1e-4 for ResNets")
+    lr_schedule: Literal["constant", "cosine"] = option("constant", "course of the step size")
+    weight_decay: float = option(0.0, "decoupled weight decay (AdamW)")
+    patience: int = option(20, "epochs without improvement before stopping; 0 = never stop early")
+    monitor: str = option(
+        "val_loss", "journal entry to stop on and to keep the best weights of; '' = last weights"
+    )
+    val_fraction: float = option(
+        0.2, "share of the training images held out to stop on and to take thresholds from"
+    )
+    balance: Literal["auto", "none", "loss", "batches"] = option(
+        "auto",
+        "against class imbalance: weigh the loss, or fill a quarter of each batch with anomalous "
+        "images; auto = batches where they are rarer than that",
+    )
+    augment: Augment = option("none", "random changes of image and map: flips, affine")
+
+
+PAPER: dict[str, Any] = {
+    "epochs": 100,
+    "batch_size": 16,
+    "lr": 1e-4,
+    "lr_schedule": "constant",
+    "weight_decay": 0.0,
+    "augment": "none",
+    "balance": "none",
+}
+
+
+def build_classifier(config: Config, in_chans: int, img_size: int) -> StagedClassifier:
+    """The network that `config.adn` names, with random weights."""
+    if config.adn.startswith("timm/"):
+        return TimmStages(
+            config.adn.removeprefix("timm/"), in_chans, img_size=img_size, **config.adn_args
+        )
+    depths = {"resnet18": 18, "resnet34": 34, "resnet50": 50}
+    if config.adn not in depths:
+        raise ValueError(f"adn {config.adn!r}: allowed are {', '.join(depths)} and timm/NAME")
+    return ResNet(depths[config.adn], in_chans)
+
+
+def start_from_weights(config: Config, network: nn.Module) -> None:
+    """Load `config.weights` if given."""
+    if config.weights is not None:
+        load_weights(network, Path(config.weights))
+
+
+class Normalize(nn.Module):
+    """RGB in [0, 1] to what the backbone was trained on."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Images [B, 3, H, W] -> the same shape."""
+        return (image - self.mean) / self.std
+
+
+def parts_of(
+    config: Config,
+    fold: Fold,
+    data: Material,
+    runtime: Runtime,
+    experience: Experience | None,
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """(to train on, held out). With experience nothing is held out.
+
+    Raises:
+        ValueError: only one class in the training part.
+    """
+    counts = [sum(data.labels[i] == label for i in fold.train) for label in (0, 1)]
+    if min(counts) == 0:
+        raise ValueError(
+            f"the training part has {counts[0]} normal and {counts[1]} anomalous images, and this "
+            "method needs both; `leanet fit colorizer` learns from normal images alone"
+        )
+    if experience is not None or config.val_fraction == 0:
+        return fold.train, ()
+    rest, held = hold_out(fold.train, data.samples, config.val_fraction, seed=runtime.seed)
+    return tuple(rest), tuple(held)
+
+
+HeadsLoss = Callable[[nn.Module, Batch, Tensor | None], dict[str, Tensor]]
+"""(network, batch, weight of the anomalous images or None) -> losses, as the loop wants them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to train, on which images, and how long."""
+
+    name: str
+    network: nn.Module
+    loss: HeadsLoss
+    rest: tuple[int, ...]  # samples to train on
+    held: tuple[int, ...]  # samples to stop on; empty: train for `epochs`
+    maps: Cache | None = None
+    epochs: int | None = None
+    param_groups: tuple[dict[str, Any], ...] = ()
+
+
+def train_network(
+    config: Config, plan: Plan, data: Material, folder: Path, runtime: Runtime
+) -> int:
+    """Train `plan.network` in place; returns the best number of epochs."""
+    source = Source(images=data.images, labels=data.labels, indices=plan.rest, maps=plan.maps)
+    held = Source(images=data.images, labels=data.labels, indices=plan.held, maps=plan.maps)
+    balance, positive_weight = _balance(config, source)
+    loss = _augmented(config, plan.loss, positive_weight)
+    monitor = config.monitor if plan.held else ""
+    schedule = Schedule(
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        lr_schedule=config.lr_schedule,
+        patience=config.patience,
+        monitor=monitor,
+        stop_at=plan.epochs,
+        balance=balance,
+    )
+    job = Job(
+        name=plan.name,
+        network=plan.network,
+        loss=loss,
+        source=source,
+        schedule=schedule,
+        validate=partial(mean_losses, loss=loss, source=held, batch_size=config.batch_size)
+        if plan.held
+        else None,
+        files=[sample.path for sample in data.samples],
+        param_groups=plan.param_groups,
+    )
+    return best_epoch(fit(job, runtime, folder), monitor) + 1
+
+
+def binary_loss(logit: Tensor, label: Tensor, positive_weight: Tensor | None) -> Tensor:
+    """Cross-entropy of logits [B, 1] against labels [B]."""
+    return functional.binary_cross_entropy_with_logits(
+        logit[:, 0].float(), label, pos_weight=positive_weight
+    )
+
+
+def _augmented(config: Config, heads_loss: HeadsLoss, positive_weight: Tensor | None) -> Loss:
+    def loss(network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        if not network.training:
+            return heads_loss(network, batch, None)
+        return heads_loss(network, augment(batch, config.augment), positive_weight)
+
+    return loss
+
+
+def _balance(config: Config, source: Source) -> tuple[Balance, Tensor | None]:
+    anomalous = source.num_anomalous()
+    normal = len(source.indices) - anomalous
+    if config.balance == "loss":
+        return "none", torch.tensor(normal / anomalous, device=source.images.device)
+    if config.balance == "auto":
+        rare = anomalous / len(source.indices) < ANOMALOUS_SHARE
+        return ("batches" if rare else "none"), None
+    return config.balance, None
+
+

@@ -1,0 +1,177 @@
+"""Any timm backbone whose features come from a plain list of stages, run stage by stage.
+
+timm (Wightman 2019, doi:10.5281/zenodo.4414861) can cut most convolutional and hierarchical
+networks into a list of modules in execution order, some of which end a feature level. Those
+modules are grouped here into stages, so that features can be steered between them without hooks.
+Networks that timm can only tap by hooks or by a method of their own (plain vision transformers,
+HRNet, NASNet, ...) have no such list and are refused.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.models import FeatureListNet
+from timm.models.efficientnet import EfficientNetFeatures
+from timm.models.mobilenetv3 import MobileNetV3Features
+from torch import Tensor, nn
+
+from leanet.networks.blocks import StagedClassifier
+from leanet.networks.weights import load_tensors, read_weights
+
+ADVICE = "choose one with plain stages: resnet18, mobilenetv3_small_100, regnetx_002, ..."
+
+
+class TimmStages(StagedClassifier):
+    """[B, in_chans, H, W] -> logits [B, num_outputs]: a timm backbone, global average, linear head.
+
+    Stages are always [B, C, h, w], also for backbones that keep channels last inside. `img_size`
+    is the side in px for families built for one size (Swin, ...; default: timm's own); all others
+    take any size, and an `img_size` for them is an error. `weights` is a file of the backbone's
+    weights under timm's names (other input channels are adapted, the head is left out);
+    `pretrained` takes them from timm's hub. `model_args` go to timm's model, for example
+    `pad_type="same"` for MobileNets converted from TensorFlow.
+
+    Raises ValueError for an unknown name, a family without steppable stages, an argument that the
+    model does not take, weights that do not fit, or a hub that cannot be reached.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        in_chans: int = 3,
+        num_outputs: int = 1,
+        *,
+        img_size: int | None = None,
+        weights: Path | None = None,
+        pretrained: bool = False,
+        **model_args: Any,
+    ) -> None:
+        super().__init__()
+        if weights is not None and pretrained:
+            raise ValueError("give either a weights file or pretrained=True, not both")
+        if img_size is not None:
+            model_args["img_size"] = img_size
+        net = _feature_list(name, in_chans, pretrained=pretrained, model_args=model_args)
+        if weights is not None:
+            tensors = _rename(read_weights(weights), net)
+            source = f"{weights} for timm model {name}"
+            load_tensors(net, tensors, source=source, ignore_head=False)
+        self.strides = tuple(net.feature_info.reduction())
+        self.channels = tuple(net.feature_info.channels())
+        self._inner_channels_last = net.output_fmt == "NHWC"
+        self.stages = nn.ModuleList(_group(net))
+        self._check_stages(name, in_chans, _probe_size(name, img_size, self.strides))
+        self.fc = nn.Linear(self.channels[-1], num_outputs)
+
+    def stage(self, index: int, x: Tensor) -> Tensor:
+        """Run the modules up to feature level `index`."""
+        if self._inner_channels_last and index > 0:
+            x = x.permute(0, 2, 3, 1)  # [B, h, w, C]
+        out: Tensor = self.stages[index](x)
+        return out.permute(0, 3, 1, 2) if self._inner_channels_last else out
+
+    def head(self, x: Tensor) -> Tensor:
+        """Global average, then linear: [B, C, h, w] -> [B, num_outputs]."""
+        logits: Tensor = self.fc(x.mean(dim=(2, 3)))
+        return logits
+
+    @torch.no_grad()
+    def _check_stages(self, name: str, in_chans: int, side: int) -> None:
+        """Run a black image once: timm's table of strides and channels must hold stage by stage."""
+        self.eval()
+        x = torch.zeros(1, in_chans, side, side)
+        for index, (stride, channels) in enumerate(zip(self.strides, self.channels, strict=True)):
+            expected = (1, channels, -(-side // stride), -(-side // stride))
+            try:
+                x = self.stage(index, x)
+                got = str(tuple(x.shape)) if isinstance(x, Tensor) else f"a {type(x).__name__}"
+            except RuntimeError as error:
+                got = f"the error {str(error)!r}"
+            if got != str(expected):
+                raise ValueError(
+                    f"timm model {name} cannot be run stage by stage: level {index} gives {got} "
+                    f"for {side} px, not {expected}; {ADVICE}"
+                )
+        self.train()
+
+
+def _feature_list(
+    name: str, in_chans: int, *, pretrained: bool, model_args: Mapping[str, Any]
+) -> FeatureListNet:
+    if not timm.is_model(name.split(".")[0]):
+        close = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f"did you mean {', '.join(close)}?" if close else "timm.list_models() names all"
+        raise ValueError(f"timm knows no model {name!r}: {hint}")
+    net = _create(name, in_chans, pretrained, model_args)
+    if isinstance(net, EfficientNetFeatures | MobileNetV3Features):  # a list in all but name
+        net = FeatureListNet(net, net.feature_info.out_indices, flatten_sequential=True)
+    if not isinstance(net, FeatureListNet) or net.concat:
+        raise ValueError(
+            f"timm model {name} has no list of stages that can be run one at a time "
+            f"(timm taps it as {type(net).__name__}); {ADVICE}"
+        )
+    return net
+
+
+def _create(name: str, in_chans: int, pretrained: bool, model_args: Mapping[str, Any]) -> nn.Module:
+    try:
+        net: nn.Module = timm.create_model(
+            name, pretrained=pretrained, features_only=True, in_chans=in_chans, **model_args
+        )
+    except OSError as error:
+        raise ValueError(
+            f"the weights of timm model {name} cannot be downloaded ({error}): "
+            f"save them on a machine with network and give the file as `weights`"
+        ) from error
+    except (TypeError, RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"timm cannot build {name} as a feature network with in_chans={in_chans}, "
+            f"{dict(model_args)}: {error}"
+        ) from error
+    return net
+
+
+def _group(net: FeatureListNet) -> list[nn.Sequential]:
+    """Cut the list of modules after every feature level.
+
+    An in-place activation right behind a level is counted to that level: in timm it overwrites
+    the level's features (MobileNetV3's stem), and here no stage may modify its input.
+    """
+    stages: list[nn.Sequential] = []
+    modules: OrderedDict[str, nn.Module] = OrderedDict()
+    for name, module in net.items():
+        if stages and not modules and getattr(module, "inplace", False):
+            stages[-1].add_module(name, module)
+            continue
+        modules[name] = module
+        if name in net.return_layers:
+            stages.append(nn.Sequential(modules))
+            modules = OrderedDict()
+    return stages
+
+
+def _rename(tensors: Mapping[str, Tensor], net: FeatureListNet) -> dict[str, Tensor]:
+    """Names of the whole model (blocks.0.conv.weight) into those of the list (blocks_0.conv...);
+    layers behind the last feature level are left out."""
+    renamed = {}
+    for key, tensor in tensors.items():
+        first, *rest = key.split(".")
+        if first in net:
+            renamed[key] = tensor
+        elif rest and f"{first}_{rest[0]}" in net:
+            renamed[".".join([f"{first}_{rest[0]}", *rest[1:]])] = tensor
+    return renamed
+
+
+def _probe_size(name: str, img_size: int | None, strides: tuple[int, ...]) -> int:
+    config = timm.get_pretrained_cfg(name)
+    if config is not None and config.fixed_input_size:
+        return img_size or int(config.input_size[-1])
+    return 2 * max(strides)

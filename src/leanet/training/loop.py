@@ -1,0 +1,257 @@
+"""The training loop: one screen, for every method that minimises one loss.
+
+An epoch trains on shuffled batches, measures the held-out part, writes one journal line, and now and
+then a checkpoint. Everything random in an epoch is a function of (seed, name, epoch) or is stored in
+the checkpoint, so a run that was killed and resumed ends, on the CPU, with the very same weights and
+metrics as one that was not.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from leanet.data.loader import Balance, Source, epoch_order
+from leanet.progress import Progress
+from leanet.records import Batch
+from leanet.runtime import Runtime
+from leanet.training import checkpoint, journal
+
+Loss = Callable[[nn.Module, Batch], dict[str, Tensor]]  # {"loss": to minimise, other: to report}
+Validate = Callable[[nn.Module], dict[str, float]]
+CHECKPOINT, JOURNAL = "checkpoint.safetensors", "journal.jsonl"
+SECONDS_BETWEEN_CHECKPOINTS = 20.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How long, how fast and when to stop.
+
+    monitor names a journal entry; a name that ends in "loss" is to be low, any other high. The
+    weights of its best epoch are kept; "" keeps the last ones. patience is the number of epochs
+    without a better value after which training stops; 0 = never.
+    """
+
+    epochs: int
+    batch_size: int
+    lr: float
+    weight_decay: float = 0.0
+    lr_schedule: Literal["constant", "cosine"] = "constant"
+    patience: int = 0
+    monitor: str = ""
+    stop_at: int | None = None  # end after so many epochs, with the learning rates of all `epochs`
+    balance: Balance = "none"
+
+
+@dataclass
+class Progression:
+    """What the loop knows after an epoch; stored in the checkpoint."""
+
+    epoch: int = 0
+    best: float = math.inf  # of the monitored quantity, negated if it is to be high
+    best_epoch: int = -1
+    finished: bool = False
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    rng: Tensor | None = None  # state of torch's global stream, when resumed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One training: what is minimised, on what, for how long.
+
+    name labels the progress bar and seeds the order of the samples; files (of all samples) serve
+    the message of a lost loss; param_groups may give groups of parameters an own `lr_mult`.
+    """
+
+    name: str
+    network: nn.Module
+    loss: Loss
+    source: Source
+    schedule: Schedule
+    validate: Validate | None = None
+    files: Sequence[Path] = ()
+    param_groups: tuple[dict[str, Any], ...] = ()
+
+
+class LossNotFiniteError(ValueError):
+    """The loss became NaN or infinite."""
+
+
+def fit(job: Job, runtime: Runtime, folder: Path) -> list[journal.Record]:
+    """Train `job.network` in place; its weights end as those of the best epoch.
+
+    Goes on from the checkpoint in `folder` if there is one. Returns the journal.
+
+    Raises:
+        LossNotFiniteError: says epoch, batch and files.
+    """
+    network, schedule = job.network, job.schedule
+    network.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = make_optimizer(job)
+    state = _resume(network, optimizer, folder)
+    records = journal.rewind(folder / JOURNAL, state.epoch)
+    wrapped, wrapped_optimizer = runtime.fabric.setup(network, optimizer)
+    saved = time.monotonic()
+    with (
+        runtime.seeded(job.name, "training"),
+        Progress(job.name, total=schedule.stop_at or schedule.epochs) as bar,
+    ):
+        if state.rng is not None:
+            torch.set_rng_state(state.rng)
+        bar.skip_to(state.epoch)
+        while not state.finished:
+            started = time.monotonic()
+            for group in optimizer.param_groups:
+                group["lr"] = group["base_lr"] * lr_factor(schedule, state.epoch)
+            generator = runtime.generator(job.name, "order", state.epoch)
+            order = epoch_order(job.source, schedule.batch_size, generator, schedule.balance)
+            record = {"epoch": state.epoch, "lr": optimizer.param_groups[0]["lr"]}
+            record |= _train_epoch(job, wrapped, wrapped_optimizer, order, runtime)
+            if job.validate is not None:
+                record |= job.validate(wrapped)
+            _advance(state, record, schedule, network)
+            records.append(record | {"seconds": round(time.monotonic() - started, 3)})
+            journal.append(folder / JOURNAL, records[-1])
+            if state.finished or time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
+                _save(network, optimizer, state, folder)
+                saved = time.monotonic()
+            bar.advance(note=f"loss {record['train_loss']:.4f}")
+    if state.best_weights:
+        network.load_state_dict(state.best_weights)
+    return records
+
+
+def best_epoch(records: Sequence[journal.Record], monitor: str) -> int:
+    """The epoch whose weights `fit` kept, counted from 0."""
+    if not monitor:
+        return len(records) - 1
+    sign = 1 if monitor.endswith("loss") else -1
+    return min(range(len(records)), key=lambda epoch: sign * records[epoch][monitor])
+
+
+def forget(folder: Path) -> None:
+    """Remove the checkpoint of a training whose result is stored elsewhere by now."""
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+
+
+def make_optimizer(job: Job) -> torch.optim.Optimizer:
+    """AdamW, which is Adam where weight_decay is 0."""
+    groups = [dict(group) for group in job.param_groups or ({"params": job.network.parameters()},)]
+    for group in groups:
+        group["base_lr"] = group["lr"] = job.schedule.lr * group.pop("lr_mult", 1.0)
+    return torch.optim.AdamW(
+        groups, job.schedule.lr, weight_decay=job.schedule.weight_decay, fused=True
+    )
+
+
+def lr_factor(schedule: Schedule, epoch: int) -> float:
+    """The learning rate of an epoch as a share of the first.
+
+    >>> lr_factor(Schedule(epochs=2, batch_size=1, lr=1.0, lr_schedule="cosine"), 1)
+    0.5
+    """
+    if schedule.lr_schedule == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * epoch / schedule.epochs))
+
+
+@torch.no_grad()
+def mean_losses(
+    network: nn.Module, loss: Loss, source: Source, batch_size: int, prefix: str = "val_"
+) -> dict[str, float]:
+    """Means over all samples of what `loss` gives, in evaluation mode."""
+    network.eval()
+    sums: dict[str, float] = {}
+    for indices, batch in source.ordered(batch_size):
+        for key, value in loss(network, batch).items():
+            sums[prefix + key] = sums.get(prefix + key, 0.0) + float(value) * len(indices)
+    return {key: total / len(source.indices) for key, total in sums.items()}
+
+
+def _train_epoch(
+    job: Job,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    order: list[list[int]],
+    runtime: Runtime,
+) -> dict[str, float]:
+    network.train()
+    values: dict[str, list[Tensor]] = {}
+    for indices in order:
+        losses = job.loss(network, job.source.batch(indices))
+        optimizer.zero_grad(set_to_none=True)
+        runtime.fabric.backward(losses["loss"])
+        optimizer.step()
+        for key, value in losses.items():
+            values.setdefault(f"train_{key}", []).append(value.detach())
+    stacked = {key: torch.stack(steps).float() for key, steps in values.items()}
+    _require_finite(stacked["train_loss"], order, job.files)
+    return {key: float(steps.mean()) for key, steps in stacked.items()}
+
+
+def _require_finite(steps: Tensor, order: list[list[int]], files: Sequence[Path]) -> None:
+    lost = (~torch.isfinite(steps)).nonzero()
+    if len(lost):
+        first = int(lost[0])
+        names = ", ".join(str(files[i]) for i in order[first]) if files else str(order[first])
+        raise LossNotFiniteError(
+            f"the loss became {float(steps[first])} in batch {first + 1} of {len(order)} ({names}); "
+            "try a lower --lr or --precision 32-true"
+        )
+
+
+def _advance(
+    state: Progression, record: journal.Record, schedule: Schedule, network: nn.Module
+) -> None:
+    """Note the epoch: best weights, early stop, end."""
+    if schedule.monitor:
+        if schedule.monitor not in record:
+            known = ", ".join(key for key in record if isinstance(record[key], float))
+            raise ValueError(f"monitor {schedule.monitor!r} is not measured; allowed: {known}")
+        value = record[schedule.monitor]
+        value = value if schedule.monitor.endswith("loss") else -value
+        if value < state.best:
+            state.best, state.best_epoch = value, state.epoch
+            state.best_weights = copy.deepcopy(network.state_dict())
+    waited = state.epoch - state.best_epoch
+    state.epoch += 1
+    out_of_patience = bool(schedule.monitor and schedule.patience and waited >= schedule.patience)
+    state.finished = out_of_patience or state.epoch >= (schedule.stop_at or schedule.epochs)
+
+
+def _save(
+    network: nn.Module, optimizer: torch.optim.Optimizer, state: Progression, folder: Path
+) -> None:
+    tensors = {
+        **checkpoint.under("network", network.state_dict()),
+        **checkpoint.under("optimizer", checkpoint.optimizer_tensors(optimizer)),
+        **checkpoint.under("best", state.best_weights),
+        "rng": torch.get_rng_state(),
+    }
+    metadata = {
+        "epoch": state.epoch,
+        "best": state.best,
+        "best_epoch": state.best_epoch,
+        "finished": state.finished,
+    }
+    checkpoint.save(folder / CHECKPOINT, tensors, metadata)
+
+
+def _resume(network: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> Progression:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / CHECKPOINT
+    if not path.exists():
+        return Progression()
+    tensors, metadata = checkpoint.load(path)
+    network.load_state_dict(checkpoint.below("network", tensors))
+    checkpoint.load_optimizer(optimizer, checkpoint.below("optimizer", tensors))
+    best_weights = checkpoint.below("best", tensors)
+    return Progression(**metadata, best_weights=best_weights, rng=tensors["rng"])

@@ -1,0 +1,90 @@
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from leanet.networks.resnet import ResNet
+from leanet.networks.weights import load_weights
+
+
+class SqueezeExciteEighth(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.fc = nn.Sequential(
+            nn.Linear(channels, channels // 8),
+            nn.ReLU(),
+            nn.Linear(channels // 8, channels),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate: Tensor = self.fc(x.mean((2, 3)))
+        return x * gate[:, :, None, None]
+
+
+def count(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize(
+    ("depth", "in_chans", "expected"),
+    [(18, 3, 11_177_538), (18, 1, 11_171_266), (18, 4, 11_180_674), (50, 3, 23_512_130)],
+)
+def test_the_parameter_counts_are_those_of_the_specification(
+    depth: int, in_chans: int, expected: int
+) -> None:
+    assert count(ResNet(depth, in_chans, 2)) == expected
+
+
+@pytest.mark.parametrize("depth", [18, 34, 50])
+def test_names_initial_weights_and_output_equal_torchvision(depth: int) -> None:
+    torch.manual_seed(3)
+    network = ResNet(depth, num_outputs=10).eval()
+    torch.manual_seed(3)
+    reference = getattr(torchvision.models, f"resnet{depth}")(weights=None, num_classes=10).eval()
+    own, expected = network.state_dict(), reference.state_dict()
+    assert set(own) == set(expected)
+    assert all(torch.equal(own[name], tensor) for name, tensor in expected.items())
+    x = torch.rand(2, 3, 64, 64)
+    torch.testing.assert_close(network(x), reference(x), rtol=1e-5, atol=1e-5)
+
+
+def test_the_usual_weight_files_fit(tmp_path: Path) -> None:
+    reference = torchvision.models.resnet18(weights=None)
+    torch.save(reference.state_dict(), tmp_path / "resnet18.pth")
+    network = ResNet(18)
+    report = load_weights(network, tmp_path / "resnet18.pth")
+    assert set(report.skipped) == {"fc.weight", "fc.bias"}
+    name = "layer4.1.conv2.weight"
+    assert torch.equal(network.state_dict()[name], reference.state_dict()[name])
+
+
+def test_the_first_tap_lies_before_the_max_pool() -> None:
+    network = ResNet(18).eval()
+    x = torch.rand(1, 3, 64, 64)
+    tap = network.stage(0, x)
+    assert torch.equal(tap, network.bn1(network.conv1(x)).relu())
+
+
+@pytest.mark.parametrize("side", [128, 256])
+@pytest.mark.parametrize(
+    ("depth", "channels"), [(18, (64, 64, 128, 256, 512)), (50, (64, 256, 512, 1024, 2048))]
+)
+def test_the_taps_have_the_published_shapes(
+    depth: int, channels: tuple[int, ...], side: int
+) -> None:
+    with torch.device("meta"):
+        features = ResNet(depth).eval().features(torch.empty(1, 3, side, side))
+    shapes = [tuple(feature.shape[1:]) for feature in features]
+    assert shapes == [(c, side // 2**p, side // 2**p) for p, c in enumerate(channels, start=1)]
+
+
+def test_a_gate_sits_in_every_block() -> None:
+    assert count(ResNet(18, 3, 2, gate=SqueezeExciteEighth)) - 11_177_538 == 176_240
+
+
+def test_an_unknown_depth_is_refused() -> None:
+    with pytest.raises(ValueError, match="ResNet depth 101"):
+        ResNet(101)
