@@ -87,7 +87,7 @@ def test_a_wrong_table_is_refused_with_the_row(tmp_path: Path, text: str, said: 
 def test_missing_images_and_masks_are_listed(tmp_path: Path) -> None:
     rows = "".join(f"{k}.png,1,m{k}.png\n" for k in range(8))
     path = table(tmp_path, "path,label,mask\n" + rows, "0.png", "m0.png")
-    with pytest.raises(ValueError, match="14 files that do not exist: 1.png, m1.png,") as caught:
+    with pytest.raises(ValueError, match=r"14 files that do not exist: 1\.png, m1\.png,") as caught:
         read_table(path)
     assert "and 4 more" in str(caught.value)
 

@@ -165,7 +165,9 @@ def test_the_parent_of_several_data_sets_is_told() -> None:
     assert str(ROOT / "bottle") in str(caught.value)
 
 
-@pytest.mark.parametrize("names", [["1.png", "2.png"], ["train/1.png", "test/2.png"], ["Mask/1.png"]])
+@pytest.mark.parametrize(
+    "names", [["1.png", "2.png"], ["train/1.png", "test/2.png"], ["Mask/1.png"]]
+)
 def test_an_unknown_tree_shows_the_known_layouts_and_what_was_found(names: list[str]) -> None:
     with pytest.raises(ValueError, match="none of the known layouts") as caught:
         read(*names)

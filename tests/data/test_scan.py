@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import random
 from pathlib import Path, PurePath
 
@@ -83,8 +82,8 @@ def test_a_csv_file_is_a_data_set(tmp_path: Path) -> None:
 def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
     tree(tmp_path / "elsewhere", "1.png")
     data = tree(tmp_path / "data", "Positive/2.png")
-    os.symlink(tmp_path / "elsewhere", data / "Negative")
-    os.symlink(data, data / "Positive" / "loop")
+    (data / "Negative").symlink_to(tmp_path / "elsewhere")
+    (data / "Positive" / "loop").symlink_to(data)
     assert len(scan(data).samples) == 2
 
 

@@ -53,6 +53,8 @@ def similar_pairs(
     The most similar first. Constant images are similar to nothing. Two images alone have no others
     to share anything with: their similarity is the plain correlation.
     """
+    if len(thumbnails) < 2:
+        return []
     flat = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
     flat -= flat.mean(axis=1, keepdims=True)
     norms = np.linalg.norm(flat, axis=1)

@@ -1,10 +1,10 @@
 """Which samples train and which test: stratified, grouped, seeded, and kept in `folds.csv`.
 
 Samples are dealt out like cards. The unit is a group (same leaf, patient, part; a sample without
-one is its own group), which never straddles two sides. Units are shuffled, the large ones come
-first, and each goes to the part in which what it holds is rarest so far. With n_pc the number of
-samples of class c in part p, n_c that of all samples with the label of c, and w_p the wanted share
-of part p, this is greedy descent on
+one is its own group), which never straddles two sides. Units are shuffled, those with both labels
+come first, then the large ones, and each goes to a part that lacks its label or, if none does, in
+which what it holds is rarest so far. With n_pc the number of samples of class c in part p, n_c that
+of all samples with the label of c, and w_p the wanted share of part p, this is greedy descent on
 
     sum over p and c of (n_pc / n_c)^2 / w_p,
 
@@ -12,7 +12,7 @@ which is smallest where every part has its share of every class. Classes are the
 kinds within a label. Without groups equal parts have the same number of each label and of each
 kind, give or take one; with groups as nearly so as their sizes allow. The idea is that of
 scikit-learn's StratifiedGroupKFold, extended to unequal shares, to two levels of classes, and to
-classes with fewer members than parts.
+classes with fewer members than parts. A label with as many groups as parts is in every part.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-from numpy.random import Generator
 from numpy.typing import NDArray
 
 from leanet.data.scan import relative_name
@@ -56,13 +55,7 @@ def make_folds(
             f"but there are {_listed(counts)}.\n"
             "Use fewer folds, or give more images of the rarer kind."
         )
-    tests = _deal(everything, samples, [1] * num_folds, np.random.default_rng(seed))
-    for test in tests:
-        if len({samples[i].label for i in test}) < 2:
-            raise ValueError(
-                f"the groups are too large to put both labels into each of {num_folds} folds.\n"
-                "Use fewer folds, or divide groups that are larger than they need to be."
-            )
+    tests = _deal(everything, samples, [1] * num_folds, seed)
     reuse = 3 <= num_folds <= 2 * inner_splits
     folds = []
     for k, test in enumerate(tests):
@@ -110,7 +103,7 @@ def split_parts(
             f"(groups count once).\nAllowed are 2 to {groups} parts, with normal samples in at "
             "least 2 groups; 0 inner splits do without parts."
         )
-    return _deal(indices, samples, [1] * num, np.random.default_rng(seed))
+    return _deal(indices, samples, [1] * num, seed)
 
 
 def hold_out(
@@ -118,17 +111,12 @@ def hold_out(
 ) -> tuple[Indices, Indices]:
     """`indices` as (rest, held), each ascending, with about `fraction` of each label in `held`.
 
-    Stratified and grouped. A label with two groups or more is on both sides (unless its groups hold
-    other labels too), a label with one group stays in `rest`. Raises `ValueError` if `fraction` is
-    not between 0 and 1.
+    Stratified and grouped. A label with two groups or more is on both sides, a label with one group
+    is on the larger side. Raises `ValueError` if `fraction` is not between 0 and 1.
     """
     if not 0 < fraction < 1:
         raise ValueError(f"the fraction to hold out must be between 0 and 1, not {fraction}")
-    rng = np.random.default_rng(seed)
-    rest, held = _deal(indices, samples, (1 - fraction, fraction), rng)
-    for label in (NORMAL, ANOMALOUS):
-        rest, held = _give(rest, held, samples, label, 0, rng)
-        held, rest = _give(held, rest, samples, label, 1, rng)
+    rest, held = _deal(indices, samples, (1 - fraction, fraction), seed)
     return rest, held
 
 
@@ -184,23 +172,26 @@ def _inner_parts(
 
 
 def _deal(
-    indices: Sequence[int], samples: Sequence[Sample], shares: Sequence[float], rng: Generator
+    indices: Sequence[int], samples: Sequence[Sample], shares: Sequence[float], seed: int
 ) -> tuple[Indices, ...]:
     """`indices` dealt into as many parts as there are `shares` (see the module docstring)."""
     units = _units(indices, samples)
-    profiles = _profiles(units, samples)
+    labels, kinds = _profiles(units, samples)
     first = [samples[unit[0]] for unit in units]
     order = sorted(
-        rng.permutation(len(units)).tolist(),
-        key=lambda u: (-len(units[u]), first[u].label, first[u].kind),
+        np.random.default_rng(seed).permutation(len(units)).tolist(),
+        key=lambda u: (-(labels[u] > 0).sum(), -len(units[u]), first[u].label, first[u].kind),
     )
+    profiles = np.hstack([labels, kinds])
     wanted = np.asarray(shares, dtype=np.float64)
     loads = np.zeros((len(wanted), profiles.shape[1]))
     parts: list[list[int]] = [[] for _ in wanted]
     for u in order:
+        known = ((loads[:, :2] > 0) & (labels[u] > 0)).sum(axis=1)
         rise = (2 * loads @ profiles[u] + profiles[u] @ profiles[u]) / wanted
         sizes = np.array([len(part) for part in parts]) / wanted
-        chosen = np.lexsort((sizes, rise.round(6)))[0]  # rounded: equal sums must tie everywhere
+        # The last key counts first. Rounded, because equal sums must tie on every machine.
+        chosen = np.lexsort((sizes, rise.round(6), known))[0]
         loads[chosen] += profiles[u]
         parts[chosen] += units[u]
     return tuple(tuple(sorted(part)) for part in parts)
@@ -214,36 +205,25 @@ def _units(indices: Sequence[int], samples: Sequence[Sample]) -> list[list[int]]
     return list(units.values())
 
 
-def _profiles(units: Sequence[Sequence[int]], samples: Sequence[Sample]) -> NDArray[np.float64]:
-    """How many samples of each label, and of each kind of a label, a unit holds: [U, C].
+def _profiles(
+    units: Sequence[Sequence[int]], samples: Sequence[Sample]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """How many samples of each label [U, 2] and of each kind of a label [U, K] a unit holds.
 
     In multiples of the label's share, so that the few anomalous samples weigh as much as the many
     normal ones.
     """
     present = [samples[i] for unit in units for i in unit]
-    labels = Counter(sample.label for sample in present)
-    kinds = sorted({(sample.label, sample.kind) for sample in present})
-    column = {kind: k for k, kind in enumerate(kinds)}
-    profiles = np.zeros((len(units), len(kinds) + 2))
+    totals = Counter(sample.label for sample in present)
+    names = sorted({(sample.label, sample.kind) for sample in present})
+    column = {name: k for k, name in enumerate(names)}
+    labels, kinds = np.zeros((len(units), 2)), np.zeros((len(units), len(names)))
     for u, unit in enumerate(units):
         for sample in (samples[i] for i in unit):
-            weight = len(present) / labels[sample.label]
-            profiles[u, column[sample.label, sample.kind]] += weight
-            profiles[u, len(kinds) + sample.label] += weight
-    return profiles
-
-
-def _give(
-    poor: Indices, rich: Indices, samples: Sequence[Sample], label: int, keep: int, rng: Generator
-) -> tuple[Indices, Indices]:
-    """(poor, rich) after a small group of `label` moved to `poor`, if `poor` has none of that label
-    and `rich` has more such groups than it must `keep`."""
-    units = _units(rng.permutation(rich).tolist(), samples)
-    holders = [unit for unit in units if any(samples[i].label == label for i in unit)]
-    if any(samples[i].label == label for i in poor) or len(holders) <= keep:
-        return poor, rich
-    moved = min(holders, key=len)
-    return tuple(sorted({*poor, *moved})), tuple(sorted(set(rich) - set(moved)))
+            weight = len(present) / totals[sample.label]
+            labels[u, sample.label] += weight
+            kinds[u, column[sample.label, sample.kind]] += weight
+    return labels, kinds
 
 
 def _count_groups(indices: Sequence[int], samples: Sequence[Sample]) -> dict[int, int]:

@@ -54,7 +54,9 @@ class Config:
     weight_decay: float = option(0.0, "decoupled weight decay (AdamW)")
     patience: int = option(20, "epochs without improvement before stopping; 0 = never stop early")
     monitor: str = option(
-        "val_loss", "journal entry to stop on and to keep the best weights of; '' = last weights"
+        "auto",
+        "journal entry to stop on and to keep the best weights of, '' = last weights; auto = "
+        "val_loss if at least 5 anomalous images are held out, else the last weights",
     )
     val_fraction: float = option(
         0.2, "share of the training images held out to stop on and to take thresholds from"
@@ -67,6 +69,7 @@ class Config:
     augment: Augment = option("none", "random changes of image and map: flips, affine")
 
 
+FEWEST_TO_STOP_ON = 5  # held-out anomalous images; with fewer the held-out loss is mostly noise
 PAPER: dict[str, Any] = {
     "epochs": 100,
     "batch_size": 16,
@@ -162,7 +165,7 @@ def train_network(
     held = Source(images=data.images, labels=data.labels, indices=plan.held, maps=plan.maps)
     balance, positive_weight = _balance(config, source)
     loss = _augmented(config, plan.loss, positive_weight)
-    monitor = config.monitor if plan.held else ""
+    monitor = _monitor(config, held)
     schedule = Schedule(
         epochs=config.epochs,
         batch_size=config.batch_size,
@@ -187,6 +190,12 @@ def train_network(
         param_groups=plan.param_groups,
     )
     return best_epoch(fit(job, runtime, folder), monitor) + 1
+
+
+def _monitor(config: Config, held: Source) -> str:
+    if config.monitor != "auto":
+        return config.monitor if held.indices else ""
+    return "val_loss" if held.num_anomalous() >= FEWEST_TO_STOP_ON else ""
 
 
 def binary_loss(logit: Tensor, label: Tensor, positive_weight: Tensor | None) -> Tensor:

@@ -27,7 +27,6 @@ import torch
 from torch import Tensor
 
 PcaForm = Literal["variance", "std"]  # alpha scales the eigenvalues or their square roots
-
 # Linear sRGB to CIE XYZ, and the D65 white of the 2 degree observer, as scikit-image has them.
 _XYZ_FROM_RGB = (
     (0.412453, 0.357580, 0.180423),
@@ -117,11 +116,11 @@ def rgb_principal_components(images: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     >>> [round(v, 4) for v in values.tolist()], vectors[:, 0].round(decimals=4).tolist()
     ([0.4688, 0.0, 0.0], [0.5774, 0.5774, 0.5774])
     """
-    count, total = 0, torch.zeros(3, dtype=torch.float64)
-    moment = torch.zeros(3, 3, dtype=torch.float64)
+    count = 0
+    total, moment = torch.zeros(3, dtype=torch.float64), torch.zeros(3, 3, dtype=torch.float64)
     for batch in images:
         _check_color("images", batch)
-        pixels = batch.detach().movedim(-3, 0).reshape(3, -1).double() - 0.5
+        pixels = batch.detach().movedim(-3, 0).reshape(3, -1).double()
         count += pixels.shape[1]
         total += pixels.sum(1).cpu()
         moment += (pixels @ pixels.T).cpu()
@@ -143,8 +142,8 @@ def fancy_pca(
     """RGB `[B, 3, H, W]` in [0, 1] plus the color sum_i alpha_i l_i p_i, clipped to [0, 1].
 
     Here l_i and p_i are those of :func:`rgb_principal_components` and `alpha` is `[B, 3]`, normal
-    draws of SD 0.1 in the paper. Form "std" takes the square root of l_i instead: a shift in
-    proportion to the spread of the colors. `ValueError` for another form, shape or dtype.
+    draws of SD 0.1 in the paper; form "std" takes the square root of l_i instead. `ValueError` for
+    another form, shape or dtype.
 
     >>> grey, alpha = torch.full((1, 3, 1, 1), 0.5), torch.tensor([[1.0, -1.0, 0.0]])
     >>> fancy_pca(grey, torch.ones(3) / 4, torch.eye(3), alpha=alpha).flatten().tolist()
@@ -164,7 +163,7 @@ def fancy_pca_shift(
 ) -> Tensor:
     """SD of the shift of R, G and B by :func:`fancy_pca`, [3] in grey levels (1/255), unclipped.
 
-    `sigma` is the SD of alpha. Below about one level the augmentation does next to nothing.
+    `sigma` is the SD of alpha. If the norm of the three is below about 1, little is augmented.
 
     >>> fancy_pca_shift(torch.tensor([0.25, 0.0, 0.0]), torch.eye(3), sigma=0.5).tolist()
     [31.875, 0.0, 0.0]
@@ -222,11 +221,12 @@ def _half_turn(x1: Tensor, y1: Tensor, x2: Tensor, y2: Tensor) -> tuple[Tensor, 
     """
     cos = torch.addcmul(x1 * x2, y1, y2)
     sin = x1 * y2 - y1 * x2  # not fused: exactly 0 for equal and for opposite hues
-    large = _linear(0.5, (0.5, cos.abs())).sqrt()
+    side = torch.copysign(cos.new_ones(()), cos)  # unlike abs, the product has a gradient at 0
+    large = _linear(0.5, (0.5, side * cos)).sqrt()
     small = 0.5 * sin / large
     upper = torch.add(y1, x1, alpha=1e-15)  # > 0 if the hue of u1 is below 180; breaks ties only
     signed = torch.copysign(large, torch.add(sin, upper, alpha=1e-20))
-    acute = cos >= 0
+    acute = side > 0
     return torch.where(acute, large, small.abs()), torch.where(acute, small, signed)
 
 
@@ -247,7 +247,7 @@ def _hue_weight(cos: Tensor, sin: Tensor) -> Tensor:
 
 def _blue_rotation(cos: Tensor, sin: Tensor) -> Tensor:
     """Sine of twice delta theta, eqs. 16 and 21: how far chroma and hue mix, most at h = 275."""
-    opposite = torch.atan2(-1e-30 - sin, -cos)  # h - 180 degrees; 1e-30 decides h = 0, not 360
+    opposite = torch.atan2(-sin, -cos)  # h - 180 degrees, for h in [0, 360)
     distance = _linear((180 - 275) / 25, (math.degrees(1) / 25, opposite))
     return torch.sin(math.radians(60) * torch.exp(-distance * distance))
 

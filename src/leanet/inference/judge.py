@@ -1,0 +1,97 @@
+"""Running a detector over image files, the same way for every verb.
+
+The detector computes in full float32 and in evaluation mode, so that an image gets the same score
+alone, in a batch, and in another order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from leanet.data.images import UnreadableImageError
+from leanet.data.loader import Loaded, stream
+from leanet.records import Detector, Prediction
+
+
+class Outputs(NamedTuple):
+    """What a detector gave for a batch: `scores` by name ("score" and the parts), each [B], maps
+    [B, h, w] or None, and the files' own sizes (height, width)."""
+
+    paths: tuple[Path, ...]
+    sizes: tuple[tuple[int, int], ...]
+    scores: dict[str, list[float]]
+    maps: NDArray[np.float32] | None
+
+
+def judge(
+    detector: Detector,
+    paths: Sequence[Path],
+    *,
+    device: torch.device,
+    batch_size: int,
+    bad: list[UnreadableImageError],
+) -> Iterator[Outputs]:
+    """What a detector gives for image files, in order, batch by batch, in float32 and evaluation
+    mode (a module is left in it). Unreadable files are left out and appended to `bad`.
+
+    Raises:
+        ValueError: a score or a map is not finite; names the images.
+    """
+    if isinstance(detector, nn.Module):
+        detector.eval()
+    for loaded in stream(paths, detector.img_size, batch_size=batch_size, bad=bad):
+        prediction = _run(detector, loaded.image.to(device))
+        yield _outputs(loaded, prediction)
+
+
+@torch.inference_mode()
+def _run(detector: Detector, image: Tensor) -> Prediction:
+    with _full_float32(image.device), torch.autocast(image.device.type, enabled=False):
+        return detector(image)
+
+
+@contextmanager
+def _full_float32(device: torch.device) -> Iterator[None]:
+    """Convolutions and matrix products of a GPU without TF32, whose 10-bit mantissa would let the
+    score depend on the kernel, and so on the batch."""
+    settings: tuple[Any, ...] = ()
+    if device.type == "cuda":
+        backends: Any = torch.backends
+        settings = (backends.cudnn.conv, backends.cuda.matmul)
+    before = [setting.fp32_precision for setting in settings]
+    for setting in settings:
+        setting.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        for setting, value in zip(settings, before, strict=True):
+            setting.fp32_precision = value
+
+
+def _outputs(loaded: Loaded, prediction: Prediction) -> Outputs:
+    named = {"score": prediction.score, **prediction.parts}
+    scores = {name: value.double().cpu() for name, value in named.items()}
+    maps = None if prediction.map is None else prediction.map[:, 0].float().cpu()
+    finite = torch.stack([value.isfinite() for value in scores.values()]).all(dim=0)
+    if maps is not None:
+        finite &= maps.isfinite().flatten(1).all(dim=1)
+    if not finite.all():
+        wrong = [str(path) for path, good in zip(loaded.paths, finite, strict=True) if not good]
+        raise ValueError(
+            f"the detector gave a score or a map that is not finite for {', '.join(wrong)}; "
+            "its weights are damaged, or its training had failed: train it again"
+        )
+    return Outputs(
+        paths=loaded.paths,
+        sizes=loaded.sizes,
+        scores={name: value.tolist() for name, value in scores.items()},
+        maps=None if maps is None else maps.numpy(),
+    )

@@ -1,0 +1,106 @@
+"""Heat maps and raw maps on disk, written behind the detector by a few threads.
+
+Every image has its picture under its own place below the common folder of all images, so that equal
+names in different folders do not meet. `a.png` keeps its name and `a.jpg` becomes `a.jpg.png`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from leanet.data.cache import READER_THREADS
+from leanet.data.images import read_image, write_image, write_map
+from leanet.files import write_json
+from leanet.inference.heatmap import overlay
+from leanet.inference.judge import Outputs
+
+HEATMAPS, MAPS = "heatmaps", "maps"
+FULL_SCALE_TOPS = 5.0  # raw maps are written up to this multiple of the heat maps' `top`
+
+
+def picture_names(paths: Sequence[Path]) -> dict[Path, Path]:
+    """A PNG file name of its own for every path: its place below the common folder of all.
+
+    >>> names = picture_names([Path("in/a/1.png"), Path("in/a/1.jpg"), Path("in/b/1.png")])
+    >>> [name.as_posix() for name in names.values()]
+    ['a/1.png', 'a/1.jpg.png', 'b/1.png']
+    """
+    if not paths:
+        return {}
+    absolute = [os.path.normpath(path.absolute()) for path in paths]
+    root = os.path.commonpath([PurePath(path).parent for path in absolute])
+    names: dict[Path, Path] = {}
+    taken: set[str] = set()  # without regard to case, as some file systems see them
+    for path, place in zip(paths, absolute, strict=True):
+        name = Path(place).relative_to(root)
+        while name.suffix.lower() != ".png" or name.as_posix().casefold() in taken:
+            name = name.with_name(f"{name.name}.png")
+        taken.add(name.as_posix().casefold())
+        names[path] = name
+    return names
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """Which pictures go to `out`, and how they are scaled."""
+
+    out: Path
+    top: float  # map value of the last color
+    contour: float | None  # map value at which a line is drawn
+    heatmaps: bool
+    maps: bool
+
+    def __post_init__(self) -> None:
+        if not 0 < self.top < math.inf:
+            raise ValueError(f"map_top must be positive and finite, not {self.top}")
+
+    def written(
+        self, batches: Iterator[Outputs], paths: Sequence[Path], tell: Callable[[str], None]
+    ) -> Iterator[Outputs]:
+        """The same batches of these images; when the last has gone through, all pictures stand."""
+        names = picture_names(paths)
+        waiting: deque[Future[int]] = deque()
+        clipped: list[int] = []  # pixels of each map
+        with ThreadPoolExecutor(READER_THREADS) as pool:
+            for index, batch in enumerate(batches):
+                if batch.maps is not None:
+                    jobs = zip(batch.paths, batch.maps, strict=True)
+                    waiting.extend(pool.submit(self._draw, p, names[p], m) for p, m in jobs)
+                elif index == 0:
+                    tell("this detector draws no maps, so there are no heat maps")
+                while len(waiting) > 2 * len(batch.paths):
+                    clipped.append(waiting.popleft().result())
+                yield batch
+            clipped += [job.result() for job in waiting]
+        if self.maps and clipped:
+            facts = {"full_scale": FULL_SCALE_TOPS * self.top, "bits": 16}
+            facts |= {"maps": len(clipped), "clipped_pixels": sum(clipped)}
+            write_json(self.out / MAPS / "maps.json", facts)
+
+    def refuse_as_images(self, paths: Sequence[Path]) -> None:
+        """Raise `ValueError` if one of the images lies where the pictures go."""
+        folders = [(self.out / name).absolute() for name in (HEATMAPS, MAPS)]
+        inside = [p for p in paths if any(p.absolute().is_relative_to(f) for f in folders)]
+        if inside:
+            raise ValueError(
+                f"{len(inside)} of the images, such as {inside[0]}, lie where the heat maps and "
+                f"maps go, in {self.out}; give other images or another --out"
+            )
+
+    def _draw(self, path: Path, name: Path, anomaly_map: NDArray[np.float32]) -> int:
+        """One image's pictures; the number of clipped pixels of its raw map."""
+        if self.heatmaps:
+            heat = overlay(read_image(path), anomaly_map, top=self.top, contour=self.contour)
+            write_image(self.out / HEATMAPS / name, heat)
+        if not self.maps:
+            return 0
+        return write_map(self.out / MAPS / name, anomaly_map, FULL_SCALE_TOPS * self.top)

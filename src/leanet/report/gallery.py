@@ -1,0 +1,213 @@
+"""Which test images a page shows, and the pictures that explain their scores.
+
+`gallery.safetensors` of a fold holds raw arrays for some of its test images. Here the most telling
+ones are chosen: errors first, then the ends of the ranking and what lies next to the threshold. All
+maps of a page share one color scale, attention is drawn on 0..1, and the features before and after
+an attention point share the scale of both.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain, zip_longest
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import safe_open
+
+from leanet.report import pictures
+from leanet.report.pictures import ATTENTION_COLORS, FEATURE_COLORS, MAP_COLORS
+from leanet.report.run import Part, Run, Trial
+
+MOST_CARDS = 24
+MOST_ERRORS = 18  # of these
+EXAMPLES = (2, 1)  # anomalous and normal images in the attention view
+EXAMPLE_PICTURES = ("image", "map", "overlay")
+ATTENTION = "attention "  # arrays "attention A4", "before A4", "after A4"
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class Shown(NamedTuple):
+    """A test image with its arrays: image uint8 [3, H, W], and what else the detector gave."""
+
+    image: Trial
+    arrays: Arrays
+
+
+class Picture(NamedTuple):
+    """One picture of a card, and a line below it."""
+
+    name: str
+    uri: str
+    note: str = ""
+    exact: bool = False  # one array element per pixel, to be enlarged without smoothing
+
+
+class Card(NamedTuple):
+    """A test image in the gallery."""
+
+    image: Trial
+    pictures: list[Picture]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointView:
+    """An attention point of one image: features before, M, features after."""
+
+    name: str
+    strength: float
+    before: str
+    attention: str
+    after: str
+    low: float  # ends of the scale of before and after
+    high: float
+    attention_low: float
+    attention_high: float
+
+
+class Example(NamedTuple):
+    """An image in the attention view."""
+
+    image: Trial
+    pictures: list[Picture]
+    points: list[PointView]
+
+
+def load_shown(run: Run) -> list[Shown]:
+    """All images that the run kept arrays of."""
+    return list(chain.from_iterable(_load(part) for part in run.tested_parts))
+
+
+def choose(shown: Sequence[Shown]) -> list[Shown]:
+    """At most `MOST_CARDS` of the images, by falling score: errors, clearest ones first, then by
+    turns the highest, the lowest and the closest to the threshold."""
+    errors = sorted((s for s in shown if s.image.wrong), key=lambda s: -abs(s.image.margin))
+    right = [s for s in shown if not s.image.wrong]
+    rising = sorted(right, key=lambda s: s.image.margin)
+    close = sorted(right, key=lambda s: abs(s.image.margin))
+    turns = chain.from_iterable(zip_longest(rising[::-1], rising, close))
+    ranked = [*errors[:MOST_ERRORS], *(s for s in turns if s), *errors[MOST_ERRORS:]]
+    first = list({id(s): s for s in ranked}.values())[:MOST_CARDS]
+    return sorted(first, key=lambda s: -s.image.scores["score"])
+
+
+def map_top(run: Run, shown: Sequence[Shown]) -> float:
+    """The map value that gets the last color: the run's own, else one that 99.8 % of the pixels
+    of the kept maps do not reach, rounded up to two digits."""
+    given = run.card.get("map_top")
+    if given:
+        return float(given)
+    maps = [s.arrays["map"] for s in shown if "map" in s.arrays]
+    top = float(np.quantile(np.stack(maps), 0.998)) if maps else 0.0
+    if top <= 0:
+        return 1.0
+    step = 10.0 ** (math.floor(math.log10(top)) - 1)
+    return math.ceil(top / step) * step
+
+
+def cards(shown: Sequence[Shown], top: float) -> list[Card]:
+    """The pictures of each image."""
+    return [Card(s.image, [*_photos(s, top), *_attention(s)]) for s in shown]
+
+
+def examples(run: Run, shown: Sequence[Shown], top: float) -> list[Example]:
+    """Some anomalous images and a normal one with every attention point, before and after.
+
+    The anomalous ones have the highest scores, the normal one the middle score of its kind.
+    """
+    strengths = {part.name: part.remarks.get("gate", {}) for part in run.tested_parts}
+    explained = [s for s in shown if any(name.startswith(ATTENTION) for name in s.arrays)]
+    explained.sort(key=lambda s: -s.image.scores["score"])
+    anomalous = [s for s in explained if s.image.label]
+    normal = [s for s in explained if not s.image.label]
+    middle = normal[len(normal) // 2 :]
+    return [
+        Example(
+            s.image,
+            [p for p in _photos(s, top) if p.name in EXAMPLE_PICTURES],
+            _points(s, strengths[s.image.fold]),
+        )
+        for s in (*anomalous[: EXAMPLES[0]], *middle[: EXAMPLES[1]])
+    ]
+
+
+def _load(part: Part) -> list[Shown]:
+    file = part.folder / "gallery.safetensors"
+    if not file.exists():
+        return []
+    with safe_open(file, framework="np") as stored:
+        paths = json.loads(stored.metadata()["paths"])
+        arrays = {name: stored.get_tensor(name) for name in sorted(stored.keys())}
+    by_path = {image.path: image for image in part.tested}
+    return [
+        Shown(by_path[path], {name: array[k] for name, array in arrays.items()})
+        for k, path in enumerate(paths)
+    ]
+
+
+def _photos(shown: Shown, top: float) -> list[Picture]:
+    """Image, what else is a color picture (repainted), map, overlay."""
+    image = pictures.to_rgb(shown.arrays["image"])
+    found = [Picture("image", pictures.photo_uri(image))]
+    for name, array in shown.arrays.items():
+        if name != "image" and len(array) == 3:
+            found.append(Picture(name, pictures.photo_uri(pictures.to_rgb(array))))
+    if "map" in shown.arrays:
+        mixed = pictures.overlay(image, shown.arrays["map"][0], top)
+        found += [*_map(shown, top), Picture("overlay", pictures.photo_uri(mixed))]
+    return found
+
+
+def _map(shown: Shown, top: float) -> list[Picture]:
+    if "map" not in shown.arrays:
+        return []
+    plane = shown.arrays["map"][0]
+    colored = pictures.colorize(plane, 0, top, MAP_COLORS)
+    note = f"mean {plane.mean():.1f}"
+    return [Picture("map", pictures.photo_uri(colored), note)]
+
+
+def _attention(shown: Shown) -> list[Picture]:
+    found = []
+    for name, array in shown.arrays.items():
+        if name.startswith(ATTENTION):
+            uri = _exact(array[0], 0, 1, ATTENTION_COLORS)
+            note = f"{array.min():.3f} to {array.max():.3f}"
+            found.append(Picture(name, uri, note, exact=True))
+    return found
+
+
+def _points(shown: Shown, gate: dict[str, Any]) -> list[PointView]:
+    views = []
+    for key in shown.arrays:
+        if not key.startswith(ATTENTION):
+            continue
+        name = key.removeprefix(ATTENTION)
+        attention = shown.arrays[key][0]
+        before, after = shown.arrays[f"before {name}"][0], shown.arrays[f"after {name}"][0]
+        both = np.stack([before, after])
+        low, high = float(both.min()), float(both.max())
+        before_uri, after_uri = (_exact(plane, low, high, FEATURE_COLORS) for plane in both)
+        views.append(
+            PointView(
+                name=name,
+                strength=gate.get(name, {}).get("strength", math.nan),
+                before=before_uri,
+                attention=_exact(attention, 0, 1, ATTENTION_COLORS),
+                after=after_uri,
+                low=low,
+                high=high,
+                attention_low=float(attention.min()),
+                attention_high=float(attention.max()),
+            )
+        )
+    return views
+
+
+def _exact(plane: pictures.Plane, low: float, high: float, colors: str) -> str:
+    return pictures.exact_uri(pictures.colorize(plane, low, high, colors))

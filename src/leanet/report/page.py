@@ -1,0 +1,196 @@
+"""The report of a run: one self-contained HTML page, written from the files of the run folder.
+
+Nothing in the page comes from elsewhere: style sheet, charts (SVG) and pictures (data URIs) are
+inside it, and a content security policy forbids the rest, scripts included. All names are escaped.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from leanet.files import write_text
+from leanet.ops.stats import MeanSD, clopper_pearson
+from leanet.records import ANOMALOUS
+from leanet.report import details, figures, gallery, pictures, tables
+from leanet.report.run import Run, count, read_run
+from leanet.version import __version__
+
+HERE = Path(__file__).parent
+
+
+def write_report(run: Path, *, baseline: Path | None = None) -> Path:
+    """Write `report.html` into a run folder and return its path.
+
+    With `baseline`, another run on the same folds, the page compares the two fold by fold.
+
+    Raises:
+        ValueError: a folder holds no finished run, or the folds of the two runs differ.
+    """
+    page = run / "report.html"
+    write_text(page, render(read_run(run), None if baseline is None else read_run(baseline)))
+    return page
+
+
+def render(run: Run, baseline: Run | None = None) -> str:
+    """The page as text."""
+    environment = Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": _number, "signed": _signed, "spread": _spread}
+    template = environment.get_template("page.html")
+    summary = tables.summarize(run)
+    return template.render(
+        css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
+        version=__version__,
+        run=run,
+        summary=summary,
+        columns=_columns(summary),
+        compared=tables.COLUMNS,
+        explained=tables.EXPLAINED,
+        warnings=details.warnings(run, summary),
+        facts=_facts(run),
+        tiles=_tiles(summary),
+        charts=_charts(run),
+        kinds=tables.by_kind(run.tested),
+        errors=sorted((i for i in run.tested if i.wrong), key=lambda i: -abs(i.margin)),
+        **_comparison(run, baseline),
+        **_pictures(run),
+        **_details(run),
+    )
+
+
+def _columns(summary: tables.Summary) -> dict[str, str]:
+    """The columns of the table of results that hold a figure in some row."""
+    return {
+        name: title
+        for name, title in tables.COLUMNS.items()
+        if any(not math.isnan(row.figures[name].mean) for row in summary.rows)
+    }
+
+
+def _facts(run: Run) -> dict[str, str]:
+    """Name -> value, for the head of the page."""
+    card, environment = run.card, run.environment
+    trained_with = environment["packages"].get("leanet") or __version__
+    side = card["img_size"]
+    return {
+        "Method": card["method"],
+        "Images": f"{card['num_normal']} normal, {card['num_anomalous']} anomalous",
+        "Size": f"{side} × {side} px",
+        "Tested on": f"{len(run.folds)} folds" if run.folds else _kept(run),
+        "Device": environment["gpu"] or f"CPU, {environment['threads']} threads",
+        "Time": details.duration(run.seconds),
+        "Date": f"{run.finished:%Y-%m-%d}",
+        "Version": f"leanet {trained_with}",
+    }
+
+
+def _kept(run: Run) -> str:
+    return f"{len(run.final.tested)} images kept from training" if run.final.tested else "nothing"
+
+
+def _tiles(summary: tables.Summary) -> list[tuple[str, str, str]]:
+    """(name, value, note) of the most important figures."""
+    if not summary.rows:
+        return []
+    figures, counts = summary.rows[0].figures, summary.confusion
+    return [
+        _share_tile("Defects found", counts.tp, counts.tp + counts.fn),
+        _share_tile("False alarms", counts.fp, counts.fp + counts.tn),
+        _figure_tile("AUROC", figures["auroc"], "chance 0.500"),
+        _figure_tile(
+            "F1", figures["f1"], f"all-positive {_number(figures['all_positive_f1'].mean)}"
+        ),
+    ]
+
+
+def _share_tile(name: str, part: int, whole: int) -> tuple[str, str, str]:
+    if not whole:
+        return name, _number(None), "no such test images"
+    low, high = clopper_pearson(part, whole)
+    note = f"{part} of {whole}; 95 % interval {100 * low:.0f} to {100 * high:.0f} %"
+    return name, tables.percent(part, whole), note
+
+
+def _figure_tile(name: str, figure: MeanSD, reference: str) -> tuple[str, str, str]:
+    spread = "" if math.isnan(figure.sd) else f"± {_number(figure.sd)}; "
+    return name, _number(figure.mean), spread + reference
+
+
+def _charts(run: Run) -> dict[str, list[Markup]]:
+    drawn = {
+        "losses": figures.loss_curves(run),
+        "ranking": figures.ranking_curves(run),
+        "scores": figures.score_histograms(run),
+    }
+    return {name: [Markup(svg) for svg in svgs] for name, svgs in drawn.items()}
+
+
+def _comparison(run: Run, baseline: Run | None) -> dict[str, Any]:
+    if baseline is None:
+        return {"baseline": None, "paired": [], "in_words": ""}
+    rows = tables.compare(run, baseline)
+    in_words = _typeset(tables.in_words(rows[0]))
+    return {"baseline": baseline, "paired": rows, "in_words": in_words}
+
+
+def _pictures(run: Run) -> dict[str, Any]:
+    shown = gallery.load_shown(run)
+    top = gallery.map_top(run, shown)
+    chosen = gallery.choose(shown)
+    divisors = [
+        p.remarks["map_scale"]["divisor"] for p in run.tested_parts if "map_scale" in p.remarks
+    ]
+    return {
+        "cards": gallery.cards(chosen, top),
+        "examples": gallery.examples(run, shown, top),
+        "has_maps": any("map" in s.arrays for s in shown),
+        "map_top": top,
+        "map_unit": run.card.get("map_unit") or "dE00",
+        "map_divisor": sum(divisors) / len(divisors) if divisors else None,
+        "num_wrong_shown": sum(s.image.wrong for s in chosen),
+        "gradients": {
+            "map": Markup(pictures.gradient(pictures.MAP_COLORS)),
+            "attention": Markup(pictures.gradient(pictures.ATTENTION_COLORS)),
+            "features": Markup(pictures.gradient(pictures.FEATURE_COLORS)),
+        },
+    }
+
+
+def _details(run: Run) -> dict[str, Any]:
+    return {
+        "gate": details.gate_rows(run),
+        "parts": (*run.folds, run.final),
+        "rules": details.RULES,
+        "working_point": details.working_point(run),
+        "command": details.command(run),
+        "environment": json.dumps(run.environment, indent=2),
+        "num_test": count(run.tested),
+        "ANOMALOUS": ANOMALOUS,
+    }
+
+
+def _typeset(text: str) -> str:
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def _number(value: float | None) -> str:
+    return _typeset(tables.number(value))
+
+
+def _signed(value: float) -> str:
+    return _typeset(tables.signed(value))
+
+
+def _spread(figure: MeanSD) -> str:
+    return _typeset(tables.spread(figure))

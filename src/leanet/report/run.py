@@ -1,0 +1,208 @@
+"""A run folder as records: what `leanet fit` wrote, read for the report and nothing else.
+
+A *part* of a run is one training with its test images: a cross-validation fold, or the final
+detector. Figures of merit are those of the folds where there are folds, else those of the final
+detector on the test images that were kept from it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path, PurePath
+from typing import Any
+
+import yaml
+
+from leanet.files import read_csv, read_json
+from leanet.records import ANOMALOUS, NORMAL
+from leanet.training import journal
+
+FINAL = "final"
+_FACTS = frozenset({"path", "role", "label", "kind", "verdict", "threshold"})  # no scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One test image: what it is, and how the detector that had not seen it judged it."""
+
+    path: str
+    fold: str
+    label: int
+    kind: str
+    alarm: bool  # called anomalous
+    threshold: float
+    scores: Mapping[str, float]  # by output; "score" is the one that decides
+
+    @property
+    def outcome(self) -> str:
+        """found, passed, escape (a defect that passes) or false alarm."""
+        if self.label == ANOMALOUS:
+            return "found" if self.alarm else "escape"
+        return "false alarm" if self.alarm else "passed"
+
+    @property
+    def wrong(self) -> bool:
+        """Whether verdict and label differ."""
+        return self.alarm != (self.label == ANOMALOUS)
+
+    @property
+    def margin(self) -> float:
+        """How far the score lies above the threshold of its fold."""
+        return self.scores["score"] - self.threshold
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One training of a run: a fold or the final detector."""
+
+    name: str
+    folder: Path
+    tested: tuple[Trial, ...]
+    thresholds: Mapping[str, Mapping[str, Any]]  # by output: value, rule, num_normal, num_anomalous
+    metrics: Mapping[str, Mapping[str, float]]  # by output; {} without test images
+    remarks: Mapping[str, Any]
+    epochs: int
+    seconds: float
+    journal: tuple[journal.Record, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A finished run."""
+
+    folder: Path
+    config: Mapping[str, Any]
+    config_text: str
+    environment: Mapping[str, Any]
+    card: Mapping[str, Any]
+    folds: tuple[Part, ...]  # () without cross-validation
+    final: Part
+    roles: Mapping[str, Mapping[str, frozenset[str]]]  # part -> "train" and "test" -> paths
+
+    @property
+    def tested_parts(self) -> tuple[Part, ...]:
+        """The parts that the figures of merit come from; () when nothing was tested."""
+        return self.folds or ((self.final,) if self.final.tested else ())
+
+    @property
+    def tested(self) -> tuple[Trial, ...]:
+        """All test images of these parts."""
+        return tuple(image for part in self.tested_parts for image in part.tested)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the outputs, the one that decides first.
+
+        "score" is left out when another output is the score, as in a fused detector.
+        """
+        names = list(self.final.thresholds)
+        decides = self.decides
+        others = [name for name in names if name not in ("score", decides)]
+        return (decides, *others)
+
+    @property
+    def decides(self) -> str:
+        """The output whose value is the score; "score" when there is no other."""
+        thresholds = self.final.thresholds
+        for name in thresholds:
+            same = all(image.scores[name] == image.scores["score"] for image in self.tested)
+            if name != "score" and same and thresholds[name] == thresholds["score"]:
+                return name
+        return "score"
+
+    @property
+    def data_name(self) -> str:
+        """Last part of the data set's path."""
+        return PurePath(str(self.config["data"])).name or str(self.config["data"])
+
+    @property
+    def map_model_journals(self) -> list[list[journal.Record]]:
+        """Journals of the map models, in no particular order."""
+        return [
+            journal.read(file) for file in sorted(self.folder.glob("map_models/*/journal.jsonl"))
+        ]
+
+    @property
+    def finished(self) -> datetime:
+        """When the run was concluded (the date of card.json), in UTC."""
+        return datetime.fromtimestamp((self.folder / "card.json").stat().st_mtime, UTC)
+
+    @property
+    def seconds(self) -> float:
+        """Training and testing of all parts together."""
+        return sum(part.seconds for part in (*self.folds, self.final))
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run folder.
+
+    Raises:
+        ValueError: no run folder, or one whose training has not been finished.
+    """
+    if not (folder / "config.yaml").exists():
+        raise ValueError(
+            f"{folder} is no run folder (it has no config.yaml); `leanet fit` makes one"
+        )
+    if not (folder / "card.json").exists():
+        raise ValueError(f"{folder} is not finished; complete it with `leanet fit ... --resume`")
+    text = (folder / "config.yaml").read_text(encoding="utf-8")
+    roles = _roles(read_csv(folder / "folds.csv"))
+    return Run(
+        folder=folder,
+        config=yaml.safe_load(text),
+        config_text=text,
+        environment=read_json(folder / "environment.json"),
+        card=read_json(folder / "card.json"),
+        folds=tuple(_part(folder / name) for name in roles if name != FINAL),
+        final=_part(folder / FINAL),
+        roles=roles,
+    )
+
+
+def count(images: Sequence[Trial]) -> tuple[int, int]:
+    """(normal, anomalous) images."""
+    return (
+        sum(image.label == NORMAL for image in images),
+        sum(image.label == ANOMALOUS for image in images),
+    )
+
+
+def _roles(rows: Sequence[Mapping[str, str]]) -> dict[str, dict[str, frozenset[str]]]:
+    paths: dict[str, dict[str, set[str]]] = defaultdict(lambda: {"train": set(), "test": set()})
+    for row in rows:
+        paths[row["fold"]][row["role"]].add(row["path"])
+    return {
+        name: {role: frozenset(members) for role, members in sides.items()}
+        for name, sides in paths.items()
+    }
+
+
+def _part(folder: Path) -> Part:
+    outcome = read_json(folder / "metrics.json")
+    rows = read_csv(folder / "predictions.csv")
+    return Part(
+        name=folder.name,
+        folder=folder,
+        tested=tuple(_tested(row, folder.name) for row in rows if row["role"] == "test"),
+        thresholds=outcome["threshold"],
+        metrics=outcome["metrics"],
+        remarks=outcome["remarks"],
+        epochs=outcome["epochs"],
+        seconds=outcome["seconds"],
+        journal=tuple(journal.read(folder / "journal.jsonl")),
+    )
+
+
+def _tested(row: Mapping[str, str], fold: str) -> Trial:
+    return Trial(
+        path=row["path"],
+        fold=fold,
+        label=int(row["label"]),
+        kind=row["kind"],
+        alarm=row["verdict"] == "anomalous",
+        threshold=float(row["threshold"]),
+        scores={name: float(value) for name, value in row.items() if name not in _FACTS},
+    )

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from torch import Tensor
+
+from leanet.data.cache import Cache
+from leanet.data.images import read_map
+from leanet.files import read_json
+from leanet.inference.gallery import FULL_SCALE, GALLERY_SIZE, save_gallery, save_maps
+from leanet.records import NORMAL, Prediction, Sample
+
+SIDE = 8
+
+
+class Reds:
+    """Score: the mean red; map: red in dE00-like units; explains itself with the green."""
+
+    def __init__(self, gain: float = 100.0) -> None:
+        self.gain = gain
+
+    def __call__(self, image: Tensor) -> Prediction:
+        red = image[:, :1]
+        return Prediction(red.mean(dim=(1, 2, 3)), self.gain * red)
+
+    def explain(self, image: Tensor) -> dict[str, Tensor]:
+        return {"green": image[:, 1:2]}
+
+
+class Scorer(Reds):
+    """The same without a map or an explanation."""
+
+    def __call__(self, image: Tensor) -> Prediction:
+        return Prediction(super().__call__(image).score)
+
+    def explain(self, image: Tensor) -> dict[str, Tensor]:
+        return {}
+
+
+@dataclass
+class Data:
+    samples: tuple[Sample, ...]
+    images: Cache
+
+
+def data(root: Path, names: list[str]) -> Data:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (len(names), 3, SIDE, SIDE), dtype=np.uint8)
+    samples = tuple(Sample(path=root / name, label=NORMAL) for name in names)
+    return Data(samples, Cache(pixels, torch.device("cpu")))
+
+
+def numbered(root: Path, count: int) -> Data:
+    return data(root, [f"{k}.png" for k in range(count)])
+
+
+def red(of: Data, index: int) -> NDArray[np.float32]:
+    plane: NDArray[np.float32] = of.images.array[index, 0].astype(np.float32) / 255
+    return plane
+
+
+def gallery(folder: Path) -> tuple[dict[str, Tensor], list[str]]:
+    with safe_open(folder / "gallery.safetensors", framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return tensors, json.loads(file.metadata()["paths"])
+
+
+def test_every_map_stands_under_the_place_of_its_image(tmp_path: Path) -> None:
+    toy = data(tmp_path / "data", ["a/1.png", "b/1.jpg", "2.tif"])
+    save_maps(Reds(), toy, (0, 1, 2), tmp_path / "maps", tmp_path / "data")
+    for index, name in enumerate(["a/1.png", "b/1.png", "2.png"]):
+        stored = read_map(tmp_path / "maps" / name, FULL_SCALE)
+        assert np.abs(stored - 100 * red(toy, index)).max() <= FULL_SCALE / 65535
+
+
+def test_only_the_given_images_are_drawn_in_batches_of_any_number(tmp_path: Path) -> None:
+    toy = numbered(tmp_path, 40)
+    save_maps(Reds(), toy, tuple(range(3, 40)), tmp_path / "maps", tmp_path)
+    assert len(list((tmp_path / "maps").glob("*.png"))) == 37
+    stored = read_map(tmp_path / "maps" / "39.png", FULL_SCALE)
+    assert np.abs(stored - 100 * red(toy, 39)).max() <= FULL_SCALE / 65535
+
+
+def test_maps_json_says_scale_number_and_clipped_pixels(tmp_path: Path) -> None:
+    toy = numbered(tmp_path, 2)
+    save_maps(Reds(gain=300.0), toy, (0, 1), tmp_path / "maps", tmp_path)
+    clipped = int(sum((300 * red(toy, k) > FULL_SCALE).sum() for k in (0, 1)))
+    assert clipped > 0
+    assert read_json(tmp_path / "maps" / "maps.json") == {
+        "full_scale": FULL_SCALE,
+        "bits": 16,
+        "maps": 2,
+        "clipped_pixels": clipped,
+    }
+
+
+def test_a_file_outside_the_data_keeps_its_name_only(tmp_path: Path) -> None:
+    toy = data(tmp_path / "elsewhere", ["far.png"])
+    save_maps(Reds(), toy, (0,), tmp_path / "maps", tmp_path / "data")
+    assert (tmp_path / "maps" / "far.png").exists()
+
+
+@pytest.mark.parametrize("indices", [(), (0, 1)])
+def test_without_maps_nothing_is_written(tmp_path: Path, indices: tuple[int, ...]) -> None:
+    detector = Scorer() if indices else Reds()
+    save_maps(detector, numbered(tmp_path, 2), indices, tmp_path / "maps", tmp_path)
+    assert not (tmp_path / "maps").exists()
+
+
+def test_the_gallery_holds_image_map_and_explanation_of_each_path(tmp_path: Path) -> None:
+    toy = numbered(tmp_path, 5)
+    scores = {"score": [0.3, 0.1, 0.5, 0.2, 0.4]}
+    save_gallery(Reds(), toy, range(5), scores, tmp_path / "fold", tmp_path)
+    tensors, paths = gallery(tmp_path / "fold")
+    assert paths == ["1.png", "3.png", "0.png", "4.png", "2.png"]  # in the order of the scores
+    assert set(tensors) == {"image", "map", "green"}
+    for place, path in enumerate(paths):
+        raw = toy.images.array[int(Path(path).stem)]
+        assert np.array_equal(tensors["image"][place].numpy(), raw)
+        assert np.allclose(tensors["map"][place, 0].numpy(), raw[0] / 255 * 100, atol=1e-4)
+        assert np.allclose(tensors["green"][place, 0].numpy(), raw[1] / 255, atol=1e-6)
+
+
+def test_scores_belong_to_the_indices_not_to_the_data_set(tmp_path: Path) -> None:
+    toy = numbered(tmp_path, 6)
+    save_gallery(Reds(), toy, (5, 2), {"score": [0.9, 0.1]}, tmp_path / "fold", tmp_path)
+    assert gallery(tmp_path / "fold")[1] == ["2.png", "5.png"]
+
+
+def test_of_many_images_the_ends_of_the_ranking_and_an_even_choice_are_kept(
+    tmp_path: Path,
+) -> None:
+    toy = numbered(tmp_path, 100)
+    scores = {"score": [float(k) for k in range(100)]}
+    save_gallery(Reds(), toy, range(100), scores, tmp_path / "fold", tmp_path)
+    tensors, paths = gallery(tmp_path / "fold")
+    ranks = [int(Path(path).stem) for path in paths]
+    assert len(ranks) == len(tensors["map"]) == GALLERY_SIZE
+    assert (ranks[0], ranks[-1]) == (0, 99)
+    assert set(np.diff(ranks)) <= {3, 4}
+
+
+def test_a_detector_without_a_map_shows_its_images_only(tmp_path: Path) -> None:
+    toy = numbered(tmp_path, 3)
+    save_gallery(Scorer(), toy, range(3), {"score": [1.0, 2.0, 3.0]}, tmp_path, tmp_path)
+    assert set(gallery(tmp_path)[0]) == {"image"}
+
+
+def test_no_images_make_no_gallery(tmp_path: Path) -> None:
+    save_gallery(Reds(), numbered(tmp_path, 1), (), {"score": []}, tmp_path / "f", tmp_path)
+    assert not (tmp_path / "f").exists()

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from leanet.report import gallery, pictures
+from leanet.report.run import Trial, read_run
+
+WriteRun = Callable[..., Path]
+
+
+def decoded(uri: str) -> NDArray[np.uint8]:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
+
+
+def shown(score: float, label: int, **arrays: NDArray[np.float32]) -> gallery.Shown:
+    image = Trial(
+        path=f"{label}.png", fold="fold-0", label=label, kind="", alarm=score >= 0,
+        threshold=0.0, scores={"score": score},
+    )  # fmt: skip
+    return gallery.Shown(image, {"image": np.zeros((3, 64, 64), np.uint8), **arrays})
+
+
+def test_the_gallery_falls_in_score_and_prefers_errors() -> None:
+    images = [shown(score, 0) for score in np.linspace(-3, 1, 60)]
+    images += [shown(score, 1) for score in np.linspace(-1, 3, 20)]
+    errors = [s for s in images if s.image.wrong]
+    chosen = gallery.choose(images)
+    scores = [s.image.scores["score"] for s in chosen]
+    assert scores == sorted(scores, reverse=True)
+    assert len(chosen) == gallery.MOST_CARDS
+    assert sum(s.image.wrong for s in chosen) == min(len(errors), gallery.MOST_ERRORS)
+
+
+def test_few_errors_are_all_shown_beside_the_ends_and_the_closest_to_the_threshold() -> None:
+    images = [shown(score, 0) for score in np.linspace(-3, 0.1, 60)]
+    images += [shown(score, 1) for score in np.linspace(0.2, 3, 20)]
+    chosen = gallery.choose(images)
+    assert {id(s) for s in images if s.image.wrong} <= {id(s) for s in chosen}
+    right = [s for s in images if not s.image.wrong]
+    closest = min(right, key=lambda s: abs(s.image.margin))
+    assert all(any(s is c for c in chosen) for s in (right[0], right[-1], closest))
+
+
+def test_a_small_gallery_shows_everything_once() -> None:
+    images = [shown(score, 1) for score in (-1.0, 0.5, 2.0)]
+    assert [s.image.scores["score"] for s in gallery.choose(images)] == [2.0, 0.5, -1.0]
+    assert gallery.choose([]) == []
+
+
+def test_equal_map_values_have_one_color_in_every_image() -> None:
+    low = np.full((1, 64, 64), 5.0, np.float32)
+    high = low.copy()
+    high[0, :32] = 50.0
+    dark, bright = (
+        next(decoded(p.uri) for p in card.pictures if p.name == "map")
+        for card in gallery.cards([shown(1, 1, map=low), shown(1, 1, map=high)], top=20.0)
+    )
+    assert np.abs(dark[-8:].astype(int) - bright[-8:].astype(int)).max() <= 3  # JPEG
+    assert bright[0].mean() > dark[0].mean() + 50
+
+
+def test_the_map_scale_is_the_runs_own_or_covers_almost_all_pixels(write_run: WriteRun) -> None:
+    run = read_run(write_run("run", card=(("map_top", 12.5),)))
+    assert gallery.map_top(run, gallery.load_shown(run)) == 12.5
+    run = read_run(write_run("other"))
+    kept = gallery.load_shown(run)
+    pixels = np.concatenate([s.arrays["map"].ravel() for s in kept])
+    top = gallery.map_top(run, kept)
+    assert np.quantile(pixels, 0.998) <= top <= 1.1 * pixels.max()
+
+
+def test_attention_is_drawn_on_zero_to_one_with_its_range_in_words() -> None:
+    attention = np.array([[[0.0, 1.0], [0.5, 0.6]]], np.float32)
+    card = gallery.cards([shown(1, 1, **{"attention A4": attention})], top=1.0)[0]
+    picture = next(p for p in card.pictures if p.name == "attention A4")
+    expected = mpl.colormaps["viridis"](attention[0], bytes=True)[..., :3]
+    assert np.array_equal(decoded(picture.uri), expected)
+    assert picture.note == "0.000 to 1.000"
+    assert picture.exact
+
+
+def test_before_and_after_share_the_scale_of_both(write_run: WriteRun) -> None:
+    run = read_run(write_run("run", points=("A2",)))
+    kept = gallery.load_shown(run)
+    for example in gallery.examples(run, kept, top=20.0):
+        arrays = next(s.arrays for s in kept if s.image is example.image)
+        before, after = arrays["before A2"][0], arrays["after A2"][0]
+        view = example.points[0]
+        assert (view.low, view.high) == pytest.approx((before.min(), after.max()))
+        for plane, uri in ((before, view.before), (after, view.after)):
+            share = (plane - view.low) / (view.high - view.low)
+            expected = mpl.colormaps["cividis"](share, bytes=True)[..., :3]
+            assert np.abs(decoded(uri).astype(int) - expected.astype(int)).max() <= 1
+
+
+def test_the_attention_view_shows_both_labels_every_point_and_w(write_run: WriteRun) -> None:
+    run = read_run(write_run("run", points=("A1", "A2", "A5")))
+    found = gallery.examples(run, gallery.load_shown(run), top=20.0)
+    assert [example.image.label for example in found] == [1, 1, 0]
+    for example in found:
+        assert [(point.name, point.strength) for point in example.points] == [
+            ("A1", 1.0), ("A2", 1.0), ("A5", 1.0)]  # fmt: skip
+        assert [p.name for p in example.pictures] == ["image", "map", "overlay"]
+
+
+def test_a_detector_without_maps_and_attention_has_images_only(write_run: WriteRun) -> None:
+    run = read_run(write_run("run", method="classifier"))
+    kept = gallery.load_shown(run)
+    assert {p.name for card in gallery.cards(kept, 1.0) for p in card.pictures} == {"image"}
+    assert gallery.examples(run, kept, 1.0) == []
+    assert gallery.map_top(run, kept) > 0
+
+
+def test_an_overlay_leaves_the_image_where_the_map_is_zero() -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (6, 6, 3)).astype(np.uint8)
+    plane = np.zeros((6, 6), np.float32)
+    plane[0] = 99.0
+    mixed = pictures.overlay(image, plane, top=10.0)
+    assert np.array_equal(mixed[1:], image[1:])
+    last = np.array(mpl.colormaps["inferno"](1.0)[:3]) * 255
+    assert np.abs(mixed[0] - (0.25 * image[0] + 0.75 * last)).max() <= 1.5
+
+
+def test_a_flat_plane_on_a_scale_without_width_has_the_first_color() -> None:
+    plane = np.full((2, 2), 7.0, np.float32)
+    first = np.array(mpl.colormaps["cividis"](0.0, bytes=True)[:3])
+    assert (pictures.colorize(plane, 7.0, 7.0, "cividis") == first).all()
+
+
+def test_large_photos_are_reduced_and_keep_their_shape() -> None:
+    photo = decoded(pictures.photo_uri(np.zeros((300, 600, 3), np.uint8)))
+    assert photo.shape == (pictures.MOST_PIXELS // 2, pictures.MOST_PIXELS, 3)

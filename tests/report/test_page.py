@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from leanet.config import make_parser
+from leanet.fit import Options
+from leanet.methods.leanet import Config
+from leanet.report import details
+from leanet.report.page import write_report
+from leanet.report.run import read_run
+
+WriteRun = Callable[..., Path]
+VOID = {"meta", "img", "input", "br", "link", "hr"}
+EVIL = '"><img src=x onerror=alert(1)>&'
+
+
+class Page(HTMLParser):
+    """Tags, attributes and text of a page; fails on tags that do not match."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.open: list[str] = []
+        self.source = file.read_text(encoding="utf-8")
+        self.feed(self.source)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] != ["style"]:
+            self.text += data
+
+    def count(self, tag: str, **attributes: str) -> int:
+        return sum(
+            t == tag and all(a.get(k.strip("_")) == v for k, v in attributes.items())
+            for t, a in self.tags
+        )
+
+
+def test_the_page_stands_in_the_run_folder_and_alone(write_run: WriteRun) -> None:
+    run = write_run("run")
+    file = write_report(run)
+    assert file == run / "report.html"
+    page = Page(file)
+    assert not {"script", "link", "iframe"} & {tag for tag, _ in page.tags}
+    for _, attributes in page.tags:
+        for name, value in attributes.items():
+            if name in ("src", "href", "xlink:href"):
+                assert (value or "").startswith(("data:image/", "#"))
+            assert not name.startswith("on")
+    assert "@import" not in page.source
+    assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", page.source))
+
+
+def test_it_has_every_section(write_run: WriteRun) -> None:
+    page = Page(write_report(write_run("run"), baseline=write_run("plain", method="classifier")))
+    ids = [a["id"] for tag, a in page.tags if tag == "section"]
+    assert ids == ["verdict", "results", "comparison", "scores", "errors", "gallery", "attention",
+                   "training", "details"]  # fmt: skip
+    for words in ("Finds", "of the defects", "cross-validated, 2 folds", "Against classifier",
+                  "out_of_fold", "leaves & stems", "best F1 on the cross-validation scores",
+                  "nearly constant"):  # fmt: skip
+        assert words in page.text
+
+
+def test_names_from_files_are_only_ever_text(write_run: WriteRun) -> None:
+    file = write_report(write_run("run", kinds=("good", EVIL), shift=0.0, names="<script>"))
+    page = Page(file)
+    assert EVIL in page.text
+    assert "<script>" in page.text
+    assert page.count("script") == 0
+    assert all(attributes.get("src") != "x" for _, attributes in page.tags)
+
+
+def test_ids_are_unique_in_the_page(write_run: WriteRun) -> None:
+    page = Page(write_report(write_run("run")))
+    ids = [a["id"] for _, a in page.tags if "id" in a]
+    assert len(ids) == len(set(ids))
+
+
+def test_a_card_per_image_marks_errors(write_run: WriteRun) -> None:
+    folder = write_run("run", shift=0.5)
+    page = Page(write_report(folder))
+    images = read_run(folder).tested
+    wrong = sum("card wrong" in (a.get("class") or "") for tag, a in page.tags if tag == "article")
+    assert wrong == sum(image.wrong for image in images) > 0
+    assert page.count("article") == len(images) + 3  # and three in the attention view
+
+
+def test_a_run_with_test_images_but_no_folds_has_a_page_without_sd(write_run: WriteRun) -> None:
+    page = Page(write_report(write_run("run", folds=0, final_tested=True)))
+    assert "test images kept from training" in page.text
+    assert "±" not in page.text
+    assert "nan" not in page.text
+
+
+def test_a_run_that_tested_nothing_says_so_and_how_to_test(write_run: WriteRun) -> None:
+    page = Page(write_report(write_run("run", folds=0)))
+    assert "Nothing was tested" in page.text
+    assert "--folds 5" in page.text
+    assert not {"results", "gallery"} & {a.get("id") for _, a in page.tags}
+
+
+def test_a_classifier_has_no_map_and_attention_parts(write_run: WriteRun) -> None:
+    page = Page(write_report(write_run("run", method="classifier")))
+    assert page.count("section", id="gallery") == 1
+    assert page.count("section", id="attention") == 0
+    assert "ΔE" not in page.text
+
+
+def test_a_baseline_on_other_folds_leaves_the_old_page_alone(write_run: WriteRun) -> None:
+    run = write_run("run")
+    before = write_report(run).read_text(encoding="utf-8")
+    with pytest.raises(ValueError, match="folds"):
+        write_report(run, baseline=write_run("three", folds=3))
+    assert (run / "report.html").read_text(encoding="utf-8") == before
+
+
+def test_the_same_run_gives_the_same_page(write_run: WriteRun) -> None:
+    run = write_run("run")
+    assert write_report(run).read_bytes() == write_report(run).read_bytes()
+
+
+def test_the_date_is_that_of_the_run(write_run: WriteRun) -> None:
+    run = write_run("run")
+    os.utime(run / "card.json", (1e9, 1e9))
+    assert "2001-09-09" in Page(write_report(run)).text
+
+
+def test_the_printed_command_gives_the_configuration_of_the_run(write_run: WriteRun) -> None:
+    run = read_run(write_run("run"))
+    words = shlex.split(details.command(run).replace("\\\n", ""))
+    assert words[:4] == ["leanet", "fit", "leanet", "some/where/leaves & stems"]
+    parser = make_parser(Options, Config)
+    parser.add_argument("data")
+    parsed = parser.parse_args(words[3:]).as_dict()
+    expected = {k: v for k, v in run.config.items() if k != "method"}
+    assert _flat(parsed) == _flat(expected)
+
+
+def test_a_warning_for_each_limit_of_the_figures(write_run: WriteRun) -> None:
+    good = details.warnings(*_summarized(write_run("good", method="classifier", shift=9.0)))
+    assert [w for w in good if "Only 6 anomalous" not in w] == []
+    bad = " ".join(details.warnings(*_summarized(write_run("bad", shift=-3.0))))
+    for words in ("hardly better than chance", "calling every image", "nearly constant at A2, A4"):
+        assert words in bad
+
+
+def _summarized(folder: Path) -> tuple[Any, Any]:
+    from leanet.report.tables import summarize
+
+    return read_run(folder), summarize(folder)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= (
+            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
+    return flat
