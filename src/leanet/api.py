@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,15 @@ from leanet import fit as fitting
 from leanet.config import from_dict
 from leanet.data import checks
 from leanet.data import scan as scanning
+from leanet.data.cache import READER_THREADS
 from leanet.files import read_json
 from leanet.inference import evaluate as evaluating
 from leanet.inference import predict as predicting
 from leanet.methods import catalog
 from leanet.methods.recipe import DetectorModule
 from leanet.methods.store import load_detector
+from leanet.progress import Progress
+from leanet.records import Sample
 from leanet.report import page
 from leanet.runtime import make_runtime
 
@@ -25,7 +28,7 @@ PathLike = str | Path
 def scan(data: PathLike, *, normal: str | None = None) -> str:
     """Look at a data set: its layout, counts and problems, as text."""
     found = scanning.scan(Path(data), normal=normal)
-    return checks.describe(found, checks.check(found.samples))
+    return checks.describe(found, _checked(found.samples))
 
 
 def fit(
@@ -111,6 +114,7 @@ def evaluate(
         load(run, device=device),
         tested,
         threshold=card["threshold"]["value"],
+        part_thresholds=card["part_thresholds"],
         out=Path(out) if out is not None else Path(run) / "evaluation",
         device=make_runtime(device).device,
         **options,
@@ -159,6 +163,15 @@ def preset_values(method: str, preset: str | None) -> dict[str, Any]:
     if preset not in presets:
         raise ValueError(f"{method} has no preset {preset!r}; allowed: {', '.join(presets)}")
     return presets[preset]
+
+
+def _checked(samples: Sequence[Sample]) -> checks.Findings:
+    with Progress("reading images", total=len(samples)) as bar:
+        return checks.check(
+            samples,
+            threads=READER_THREADS,
+            on_progress=lambda done, total: bar.advance(steps=done - bar.done),
+        )
 
 
 def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -97,22 +97,22 @@ def _fit(argv: list[str]) -> None:
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier run")
     parser.add_argument("--config", action="config", help="YAML file with any of these options")
-    parser.add_argument("--print_config", action="store_true", help="print all options and end")
     preset = api.preset_values(method, _value_of("--preset", argv))
     parser.set_defaults(_flat(preset))
-    given = parser.parse_args(argv[1:])
+    parser.add_argument("--method", default=method, help="as in a run's config.yaml")
+    given = parser.parse_args([word for word in argv[1:] if word != "--print_config"])
+    if given.method != method:
+        raise UsageError(f"the configuration is for {given.method}, not for {method}")
     values = given.as_dict()
     options, config = build(Options, values), build(recipe.config, values)
-    if given.print_config:
+    if "--print_config" in argv:  # ours explains every key
         print(to_yaml(options) + to_yaml(config), end="")
         return
     if given.data is None:
         raise UsageError("which data? usage: leanet fit METHOD DATA [options]")
     data = Path(given.data)
     out = Path(given.out) if given.out else api.default_run(method, data)
-    run = fit(
-        method, data, out, options, config, resume=given.resume, overwrite=given.overwrite
-    )
+    run = fit(method, data, out, options, config, resume=given.resume, overwrite=given.overwrite)
     page = api.report(run)
     from leanet.report.tables import summarize, to_text
 
@@ -220,9 +220,11 @@ def _value_of(flag: str, argv: Sequence[str]) -> str | None:
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        flat |= (
+            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
     return flat
 
 

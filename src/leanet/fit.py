@@ -124,8 +124,18 @@ class _Run:
         test = score_images(trained.detector, self.material.images, fold.test)
         thresholds = self._thresholds(trained.held_out)
         self._write_predictions(folder, fold, test, trained.held_out, thresholds, experience)
-        save_maps(trained.detector, self.material, fold.test, folder / "maps", self.root)
-        save_gallery(trained.detector, self.material, fold.test, test, folder, self.root)
+        limit = thresholds["score"].value
+        wrong = (
+            [
+                index
+                for index, score in zip(fold.test, test["score"], strict=True)
+                if (score >= limit) != (self.material.labels[index] == ANOMALOUS)
+            ]
+            if fold.test
+            else []
+        )
+        save_maps(trained.detector, self.material, fold.test, folder / "maps")
+        save_gallery(trained.detector, self.material, fold.test, test, wrong, folder, self.root)
         save_detector(folder, self.method, self.config, trained.detector)
         outcome = self._outcome(fold, test, thresholds, trained)
         outcome["seconds"] = round(time.monotonic() - started, 1)
@@ -163,10 +173,14 @@ class _Run:
             "method": self.method,
             "img_size": self.material.img_size,
             "threshold": final["threshold"]["score"],
+            "part_thresholds": {
+                name: t["value"] for name, t in final["threshold"].items() if name != "score"
+            },
             "num_normal": labels.count(NORMAL),
             "num_anomalous": labels.count(ANOMALOUS),
             "folds": len(folds) - 1,
-            "map_unit": "dE00" if (out / FINAL / "gallery.safetensors").exists() else None,
+            "map_unit": final["map_unit"],
+            "map_top": final["map_top"],
         }
         write_json(out / "card.json", card)
         shutil.rmtree(out / "cache", ignore_errors=True)
@@ -190,6 +204,8 @@ class _Run:
             "threshold": {name: t._asdict() for name, t in thresholds.items()},
             "metrics": metrics,
             "remarks": trained.remarks,
+            "map_unit": trained.detector.map_unit,
+            "map_top": trained.detector.map_top,
         }
 
     def _write_predictions(
@@ -253,9 +269,7 @@ def _folds(samples: Sequence[Sample], options: Options) -> tuple[Fold, ...]:
         if options.folds != 0:
             raise ValueError(f"--folds {options.folds}: give 0 (none) or 2 and more")
         return (single_fold(samples, seed=options.seed, inner_splits=options.inner_splits),)
-    outer = make_folds(
-        train, options.folds, seed=options.seed, inner_splits=options.inner_splits
-    )
+    outer = make_folds(train, options.folds, seed=options.seed, inner_splits=options.inner_splits)
     final = Fold(
         name=FINAL,
         train=tuple(range(len(train))),
@@ -343,5 +357,3 @@ def _line(fold: Fold, outcome: dict[str, Any]) -> str:
     if metrics:
         text += f", AUROC {metrics['auroc']:.3f}, F1 {metrics['f1']:.3f}"
     return text
-
-

@@ -15,6 +15,7 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import torch
 from lightning.fabric import Fabric
@@ -95,6 +96,7 @@ def environment(runtime: Runtime) -> dict[str, object]:
     gpu = torch.cuda.get_device_name(runtime.device) if runtime.device.type == "cuda" else None
     packages = ("leanet", "torch", "torchvision", "timm", "lightning", "numpy", "scikit-learn")
     return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "machine": platform.machine(),

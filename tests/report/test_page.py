@@ -135,6 +135,11 @@ def test_a_baseline_on_other_folds_leaves_the_old_page_alone(write_run: WriteRun
     assert (run / "report.html").read_text(encoding="utf-8") == before
 
 
+def test_a_column_that_no_output_fills_is_left_out(write_run: WriteRun) -> None:
+    assert "F1 at p = 0.5" in Page(write_report(write_run("run"))).text
+    assert "F1 at p" not in Page(write_report(write_run("plain", method="classifier"))).text
+
+
 def test_the_same_run_gives_the_same_page(write_run: WriteRun) -> None:
     run = write_run("run")
     assert write_report(run).read_bytes() == write_report(run).read_bytes()

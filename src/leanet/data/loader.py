@@ -71,9 +71,7 @@ def epoch_order(
     per_batch = max(1, round(batch_size * ANOMALOUS_SHARE))
     batches = _split(_shuffled(normal, generator), batch_size - per_batch)
     drawn = _cycled(anomalous, per_batch * len(batches), generator)
-    return [
-        batch + drawn[k * per_batch : (k + 1) * per_batch] for k, batch in enumerate(batches)
-    ]
+    return [batch + drawn[k * per_batch : (k + 1) * per_batch] for k, batch in enumerate(batches)]
 
 
 def _shuffled(indices: Sequence[int], generator: torch.Generator) -> list[int]:

@@ -21,6 +21,7 @@ from leanet.data.cache import Cache, images_in_unit_range
 from leanet.data.images import write_map
 from leanet.data.scan import relative_name
 from leanet.files import replacing, write_json
+from leanet.inference.pictures import picture_names
 from leanet.records import Prediction, Sample
 
 FULL_SCALE = 150.0  # dE00; color differences of sRGB images stay below
@@ -47,24 +48,21 @@ class Pictures(Protocol):
 
 
 @torch.inference_mode()
-def save_maps(
-    detector: Explaining, data: Pictures, indices: Sequence[int], folder: Path, root: Path
-) -> None:
-    """Write the map of each image under its own relative path, and `maps.json`."""
-    clipped, written = 0, 0
+def save_maps(detector: Explaining, data: Pictures, indices: Sequence[int], folder: Path) -> None:
+    """Write the map of each image, and `maps.json`, which says which file is whose."""
+    clipped, files = 0, {}
+    names = picture_names([data.samples[index].path for index in indices])
     for start in range(0, len(indices), BATCH):
         chosen = indices[start : start + BATCH]
         anomaly_map = detector(images_in_unit_range(data.images.take(chosen))).map
         if anomaly_map is None:
             return
         for index, plane in zip(chosen, anomaly_map[:, 0].cpu().numpy(), strict=True):
-            name = Path(relative_name(data.samples[index].path, root))
-            if name.is_absolute():
-                name = Path(name.name)
-            clipped += write_map(folder / name.with_suffix(".png"), plane, FULL_SCALE)
-            written += 1
-    if written:
-        facts = {"full_scale": FULL_SCALE, "bits": 16, "maps": written, "clipped_pixels": clipped}
+            path = data.samples[index].path
+            clipped += write_map(folder / names[path], plane, FULL_SCALE)
+            files[names[path].as_posix()] = str(path)
+    if files:
+        facts = {"full_scale": FULL_SCALE, "bits": 16, "clipped_pixels": clipped, "maps": files}
         write_json(folder / "maps.json", facts)
 
 
@@ -74,16 +72,18 @@ def save_gallery(
     data: Pictures,
     indices: Sequence[int],
     scores: Mapping[str, Sequence[float]],
+    wrong: Sequence[int],
     folder: Path,
     root: Path,
 ) -> None:
-    """Write `gallery.safetensors` for some of the test images, those at the ends of the ranking and
-    evenly between them; its metadata lists their paths."""
+    """Write `gallery.safetensors` for some of the test images: wrongly judged ones (`wrong`) first,
+    then evenly over the ranking by score; its metadata lists their paths."""
     if not indices:
         return
     ranking = np.argsort(scores["score"], kind="stable")
     places = np.unique(np.linspace(0, len(ranking) - 1, min(GALLERY_SIZE, len(ranking))).round())
-    chosen = [indices[ranking[int(place)]] for place in places]
+    spread = [indices[ranking[int(place)]] for place in places]
+    chosen = list(dict.fromkeys([*wrong[: GALLERY_SIZE // 2], *spread]))[:GALLERY_SIZE]
     pictures: dict[str, list[Tensor]] = {}
     for start in range(0, len(chosen), BATCH):
         raw = data.images.take(chosen[start : start + BATCH])

@@ -21,7 +21,9 @@ class Method(NamedTuple):
 
 
 METHODS: dict[str, Method] = {
-    "colorizer": Method(colorizer.Config, colorizer.PRESETS, colorizer.train, colorizer.build, False),
+    "colorizer": Method(
+        colorizer.Config, colorizer.PRESETS, colorizer.train, colorizer.build, False
+    ),
     "classifier": Method(
         classifier.Config, classifier.PRESETS, classifier.train, classifier.build, True
     ),

@@ -13,7 +13,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from leanet.methods import supervised
-from leanet.methods.recipe import DetectorModule, Experience, HeldOut, Material, Trained, score_images
+from leanet.methods.recipe import (
+    DetectorModule,
+    Experience,
+    HeldOut,
+    Material,
+    Trained,
+    score_images,
+)
 from leanet.methods.supervised import Normalize, Plan, binary_loss
 from leanet.networks.blocks import StagedClassifier
 from leanet.records import Batch, Fold, Prediction
@@ -78,9 +85,7 @@ def train(
 
 
 def _loss(normalize: Normalize) -> supervised.HeadsLoss:
-    def loss(
-        network: nn.Module, batch: Batch, positive_weight: Tensor | None
-    ) -> dict[str, Tensor]:
+    def loss(network: nn.Module, batch: Batch, positive_weight: Tensor | None) -> dict[str, Tensor]:
         logit = network(normalize(batch.image))
         return {"loss": binary_loss(logit, batch.label, positive_weight)}
 

@@ -12,7 +12,7 @@ epochs), early stopping looks at held-out normals and restores the best weights.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +24,15 @@ from torch.nn import functional
 from leanet.config import option
 from leanet.data.folds import hold_out
 from leanet.data.loader import Source
-from leanet.methods.recipe import DetectorModule, Experience, HeldOut, Material, Trained, score_images
+from leanet.methods.recipe import (
+    INFERENCE_BATCH,
+    DetectorModule,
+    Experience,
+    HeldOut,
+    Material,
+    Trained,
+    score_images,
+)
 from leanet.networks.unet import UNet, unet_depth
 from leanet.ops.color import (
     delta_e_2000,
@@ -33,7 +41,7 @@ from leanet.ops.color import (
     rgb_principal_components,
     rgb_to_lab,
 )
-from leanet.ops.maps import MapReduction, map_score
+from leanet.ops.maps import MapReduction, fit_scale, map_score
 from leanet.records import NORMAL, Batch, Fold, Prediction
 from leanet.runtime import Runtime
 from leanet.training.loop import Job, Loss, Schedule, best_epoch, fit, mean_losses
@@ -48,6 +56,7 @@ class Config:
     epochs: int = option(100, "upper limit; early stopping may end sooner")
     batch_size: int = option(16, "images per step")
     lr: float = option(1e-3, "step size of Adam")
+    lr_schedule: Literal["constant", "cosine"] = option("constant", "course of the step size")
     patience: int = option(20, "epochs without improvement before stopping; 0 = never stop early")
     val_fraction: float = option(0.1, "share of the training normals held out to stop on")
     base: int = option(32, "channels of the U-Net's first layer; the paper's Table 9 has 64")
@@ -60,15 +69,19 @@ class Config:
     map_score: MapReduction = option("mean", "how a map becomes an image score")
 
 
-PRESETS: dict[str, dict[str, Any]] = {"paper": {"base": 64, "epochs": 500}}
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {"base": 64, "epochs": 500, "lr": 1e-3, "lr_schedule": "constant"}
+}
 
 
 class Colorizer(DetectorModule):
     """Detector: score [B] and map [B, 1, S, S], both in CIEDE2000 units."""
 
-    def __init__(self, network: UNet, img_size: int, how: MapReduction) -> None:
+    map_unit = "dE00"
+
+    def __init__(self, network: UNet, img_size: int, how: MapReduction, map_top: float) -> None:
         super().__init__()
-        self.network, self.img_size, self.how = network, img_size, how
+        self.network, self.img_size, self.how, self.map_top = network, img_size, how, map_top
 
     def forward(self, image: Tensor) -> Prediction:
         """Images [B, 3, S, S] in [0, 1] -> Prediction."""
@@ -79,6 +92,10 @@ class Colorizer(DetectorModule):
     def repaint(self, lab: Tensor) -> Tensor:
         """The same lightness with the colors that the network expects, Lab [B, 3, S, S]."""
         return torch.cat([lab[:, :1], decode_colors(self.network(lab[:, :1] / 100))], dim=1)
+
+    def extra(self) -> dict[str, Any]:
+        """Top of the display scale."""
+        return {"map_top": self.map_top}
 
     def explain(self, image: Tensor) -> dict[str, Tensor]:
         """The repainted image, RGB [B, 3, S, S]."""
@@ -99,7 +116,7 @@ def build(config: Config, img_size: int, extra: dict[str, Any]) -> Colorizer:
     """The detector with random weights."""
     depth = unet_depth(img_size)
     network = UNet(1, 2, depth=depth, base=config.base, dropout=config.dropout)
-    return Colorizer(network, img_size, config.map_score)
+    return Colorizer(network, img_size, config.map_score, extra["map_top"])
 
 
 def train(
@@ -115,12 +132,23 @@ def train(
     rest, held = split_normals(config, normals, data, runtime)
     if experience is not None:
         rest, held = normals, ()
+        config = replace(config, epochs=experience.epochs)
     detector, epochs = train_on(config, rest, held, data, folder, runtime, name=fold.name)
+    detector.map_top = display_top(detector, data, held or normals)
     if experience is not None:
         return Trained(detector, experience.held_out, epochs, {})
     unseen = held or normals
     scores = score_images(detector, data.images, unseen)
     return Trained(detector, HeldOut(unseen, scores), epochs, {"threshold_in_sample": not held})
+
+
+@torch.inference_mode()
+def display_top(detector: Colorizer, data: Material, normals: Sequence[int]) -> float:
+    """Where the color scale of heat maps ends: twice the 99.9 % quantile of normal pixels."""
+    source = Source(images=data.images, labels=data.labels, indices=tuple(normals))
+    maps = (detector(batch.image).map for _, batch in source.ordered(INFERENCE_BATCH))
+    scale = fit_scale(anomaly_map.cpu() for anomaly_map in maps)
+    return 2 * scale.divisor
 
 
 def split_normals(
@@ -145,13 +173,14 @@ def train_on(
 ) -> tuple[Colorizer, int]:
     """The detector and after how many epochs it was best."""
     with runtime.seeded(name, "colorizer"):
-        detector = build(config, data.img_size, {}).to(runtime.device)
+        detector = build(config, data.img_size, {"map_top": 0.0}).to(runtime.device)
     source = Source(images=data.images, labels=data.labels, indices=tuple(normals))
     loss = _loss(config, source)
     schedule = Schedule(
         epochs=config.epochs,
         batch_size=config.batch_size,
         lr=config.lr,
+        lr_schedule=config.lr_schedule,
         patience=config.patience,
         monitor="val_loss" if held else "train_loss",
     )

@@ -70,8 +70,8 @@ class Config(supervised.Config):
         "fused", "which output is the score; all of them are reported"
     )
     map_mode: MapMode = option(
-        "out_of_fold", "training maps by models that have not seen the image, or in_sample as in "
-        "the paper"
+        "out_of_fold",
+        "training maps by models that have not seen the image, or in_sample as in the paper",
     )
     map_model: colorizer.Config = option(colorizer.Config, "options of the colorizer")
 
@@ -106,6 +106,7 @@ class LEADetector(DetectorModule):
         self.network, self.map_model, self.normalize = network, map_model, normalize
         self.scale, self.fusion, self.decide = scale, fusion, decide
         self.img_size = map_model.img_size
+        self.map_unit, self.map_top = map_model.map_unit, 2 * scale.divisor
 
     def forward(self, image: Tensor) -> Prediction:
         """Images [B, 3, S, S] in [0, 1] -> Prediction."""
@@ -128,7 +129,11 @@ class LEADetector(DetectorModule):
 
     def extra(self) -> dict[str, Any]:
         """Scale of the map and fusion of the scores."""
-        return {"scale": self.scale._asdict(), "fusion": self.fusion.to_dict()}
+        return {
+            "scale": self.scale._asdict(),
+            "fusion": self.fusion.to_dict(),
+            "map_top": self.map_top,
+        }
 
     def _run(self, image: Tensor) -> tuple[Tensor, LEAOutput]:
         anomaly_map = self.map_model(image).map
@@ -149,7 +154,7 @@ def build(config: Config, img_size: int, extra: dict[str, Any]) -> LEADetector:
     """The detector with random weights; `extra` as `LEADetector.extra` gives it."""
     return LEADetector(
         build_network(config, img_size),
-        colorizer.build(config.map_model, img_size, {}),
+        colorizer.build(config.map_model, img_size, {"map_top": extra["map_top"]}),
         Normalize(config.mean, config.std),
         scale=MapScale(**extra["scale"]),
         fusion=Fusion.from_dict(extra["fusion"]),
@@ -223,9 +228,7 @@ def _check(config: Config) -> None:
 def _loss(config: Config, normalize: Normalize) -> supervised.HeadsLoss:
     """Eq. 1: cross-entropy of both heads."""
 
-    def loss(
-        network: nn.Module, batch: Batch, positive_weight: Tensor | None
-    ) -> dict[str, Tensor]:
+    def loss(network: nn.Module, batch: Batch, positive_weight: Tensor | None) -> dict[str, Tensor]:
         output: LEAOutput = network(normalize(batch.image), batch.anomaly_map)
         adn = binary_loss(output.adn, batch.label, positive_weight)
         if output.aan is None:

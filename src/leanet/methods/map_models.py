@@ -60,7 +60,9 @@ def training_maps(
         drawer = map_model(config, rest, data, runtime) if out_of_fold else model
         draw(drawer, data.images, part, maps)
     normals = [i for i in fold.train if data.labels[i] == NORMAL]
-    scale = fit_scale(torch.from_numpy(maps[normals[k : k + 16]]) for k in range(0, len(normals), 16))
+    scale = fit_scale(
+        torch.from_numpy(maps[normals[k : k + 16]]) for k in range(0, len(normals), 16)
+    )
     remarks = {
         "map_mode": "out_of_fold" if out_of_fold else "in_sample",
         "map_scale": scale._asdict(),
@@ -79,7 +81,7 @@ def map_model(
     key = hashlib.sha256(",".join(map(str, normals)).encode()).hexdigest()[:12]
     folder = data.run / "map_models" / key
     if (folder / WEIGHTS).exists():
-        model = colorizer.build(config, data.img_size, {}).to(runtime.device)
+        model = colorizer.build(config, data.img_size, {"map_top": 0.0}).to(runtime.device)
         model.load_state_dict(checkpoint.load(folder / WEIGHTS)[0])
     else:
         rest, held = colorizer.split_normals(config, normals, data, runtime)
@@ -93,7 +95,9 @@ def map_model(
 
 
 @torch.inference_mode()
-def draw(model: Colorizer, images: Cache, indices: Sequence[int], target: np.ndarray[Any, Any]) -> None:
+def draw(
+    model: Colorizer, images: Cache, indices: Sequence[int], target: np.ndarray[Any, Any]
+) -> None:
     """Write the raw maps of some images into `target` [N, 1, S, S]."""
     for chosen in _chunks(indices):
         anomaly_map = model(images_in_unit_range(images.take(chosen))).map

@@ -25,7 +25,9 @@ from leanet.records import Fold, Prediction, Sample
 from leanet.runtime import Runtime
 
 INFERENCE_BATCH = 16
-Scores = dict[str, list[float]]  # name of the output -> one score per image; "score" is the verdict's
+Scores = dict[
+    str, list[float]
+]  # name of the output -> one score per image; "score" is the verdict's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +63,8 @@ class DetectorModule(nn.Module):
 
     img_size: int
     logits: tuple[str, ...] = ()  # outputs that are logits: 0 = probability 0.5
+    map_unit: str | None = None  # unit of the map; None = there is no map
+    map_top: float | None = None  # where the color scale of heat maps ends, in that unit
 
     def forward(self, image: Tensor) -> Prediction:
         """Images [B, 3, S, S] in [0, 1] -> Prediction."""

@@ -33,7 +33,8 @@ class Config:
     """Options of every supervised method."""
 
     adn: str = option(
-        "resnet18", "the classifier: resnet18, resnet34, resnet50, or timm/NAME for any timm backbone"
+        "resnet18",
+        "the classifier: resnet18, resnet34, resnet50, or timm/NAME for any timm backbone",
     )
     adn_args: dict[str, Any] = field(
         default_factory=dict,
@@ -49,8 +50,8 @@ class Config:
     )
     epochs: int = option(40, "upper limit; early stopping may end sooner")
     batch_size: int = option(16, "images per step")
-    lr: float = option(1e-4, "step size of Adam; the paper has 1e-4 for ResNets")
-    lr_schedule: Literal["constant", "cosine"] = option("constant", "course of the step size")
+    lr: float = option(1e-3, "step size of Adam; the paper has 1e-4 for ResNets")
+    lr_schedule: Literal["constant", "cosine"] = option("cosine", "course of the step size")
     weight_decay: float = option(0.0, "decoupled weight decay (AdamW)")
     patience: int = option(20, "epochs without improvement before stopping; 0 = never stop early")
     monitor: str = option(
@@ -66,7 +67,7 @@ class Config:
         "against class imbalance: weigh the loss, or fill a quarter of each batch with anomalous "
         "images; auto = batches where they are rarer than that",
     )
-    augment: Augment = option("none", "random changes of image and map: flips, affine")
+    augment: Augment = option("affine", "random changes of image and map: flips, affine")
 
 
 FEWEST_TO_STOP_ON = 5  # held-out anomalous images; with fewer the held-out loss is mostly noise
@@ -223,5 +224,3 @@ def _balance(config: Config, source: Source) -> tuple[Balance, Tensor | None]:
         rare = anomalous / len(source.indices) < ANOMALOUS_SHARE
         return ("batches" if rare else "none"), None
     return config.balance, None
-
-
