@@ -1,4 +1,7 @@
-"""leanet: from good pictures and a few bad ones to an inspector that says good or bad, and where."""
+"""leanet: from good pictures and a few bad ones to an inspector that says good or bad, and where.
+
+Every name is imported when it is first used, so that `import leanet` costs nothing.
+"""
 
 from __future__ import annotations
 

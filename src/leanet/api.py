@@ -60,8 +60,7 @@ def fit(
         folder,
         from_dict(fitting.Options, own),
         config,
-        resume=resume,
-        overwrite=overwrite,
+        earlier=fitting.on_earlier(resume=resume, overwrite=overwrite),
         tell=tell,
     )
     report(run)

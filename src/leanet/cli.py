@@ -85,7 +85,7 @@ def _fit(argv: list[str]) -> None:
         return
     from leanet import api
     from leanet.config import build, to_yaml
-    from leanet.fit import Options, fit
+    from leanet.fit import Options, fit, on_earlier
     from leanet.methods import catalog
 
     method = argv[0]
@@ -112,7 +112,8 @@ def _fit(argv: list[str]) -> None:
         raise UsageError("which data? usage: leanet fit METHOD DATA [options]")
     data = Path(given.data)
     out = Path(given.out) if given.out else api.default_run(method, data)
-    run = fit(method, data, out, options, config, resume=given.resume, overwrite=given.overwrite)
+    earlier = on_earlier(resume=given.resume, overwrite=given.overwrite)
+    run = fit(method, data, out, options, config, earlier=earlier)
     page = api.report(run)
     from leanet.report.tables import summarize, to_text
 

@@ -76,7 +76,7 @@ def build(config: type[Config], values: Mapping[str, Any]) -> Config:
     """A configuration from the complete plain values that a parser gave; other keys are ignored."""
     hints = typing.get_type_hints(config)
     arguments: dict[str, Any] = {}
-    for field in dataclasses.fields(config):
+    for field in dataclasses.fields(typing.cast(type[Any], config)):
         value, hint = values[field.name], hints[field.name]
         if dataclasses.is_dataclass(hint):
             value = build(typing.cast(type[Any], hint), value)
@@ -101,8 +101,8 @@ def make_parser(*configs: type[Any], **kwargs: Any) -> Any:
 
     names = [name for config in configs for name, _, _ in _leaves(config)]
 
-    class Parser(jsonargparse.ArgumentParser):  # type: ignore[misc]
-        def error(self, message: str, ex: Exception | None = None) -> None:
+    class Parser(jsonargparse.ArgumentParser):
+        def error(self, message: str, ex: Exception | None = None) -> typing.NoReturn:
             known = [action.dest for action in self._actions] + names
             raise UsageError(_readable(str(message), known))
 

@@ -40,7 +40,8 @@ def demo(out: Path, *, overwrite: bool = False, tell: Callable[[str], None] = pr
     started = time.monotonic()
     data = make_toy(out / "data", **TOY)
     tell(
-        f"made {TOY['num_normal']} good and {TOY['num_anomalous']} bad pictures of cloth in {data}\n"
+        f"made {TOY['num_normal']} good and {TOY['num_anomalous']} bad pictures of cloth in "
+        f"{data}\n"
     )
     tell(api.scan(data))
     tell("\n1/2 LEA-Net: a map of unusual colors steers the classifier")
@@ -48,8 +49,7 @@ def demo(out: Path, *, overwrite: bool = False, tell: Callable[[str], None] = pr
     tell("\n2/2 the plain classifier, same folds, same seeds")
     plain = api.fit("classifier", data, out / "classifier", tell=tell, **COMMON)
     page = api.report(lea, baseline=plain)
-    tell(
-        f"\n{to_text(summarize(lea))}\n\nagainst the plain classifier:\n{paired_text(compare(lea, plain))}"
-    )
+    tell(f"\n{to_text(summarize(lea))}")
+    tell(f"\nagainst the plain classifier:\n{paired_text(compare(lea, plain))}")
     tell(f"\n{time.monotonic() - started:.0f} seconds")
     return page

@@ -1,4 +1,4 @@
-"""Writing files of a run folder so that a kill at any moment leaves either the old or the new one."""
+"""The files of a run folder, written so that a kill leaves either the old or the new one."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def read_json(path: Path) -> Any:
 
 
 def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write dictionaries as CSV; the columns are all their keys in the order of first appearance."""
+    """Write dictionaries as CSV; the columns are all their keys, in order of first appearance."""
     rows = list(rows)
     columns = list(dict.fromkeys(key for row in rows for key in row))
     buffer = io.StringIO()

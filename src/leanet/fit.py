@@ -2,9 +2,9 @@
 
 Writes the run folder, stage by stage, each file atomically: a fold is finished when its
 `metrics.json` stands. `resume` skips what is finished and goes on where a training was interrupted.
-The final detector learns from the folds: it trains for as many epochs as they found best, and takes
-its threshold from their test scores, which no model that gave them had seen. Without folds a part of
-the training images is held out for both.
+The final detector learns from the folds: it trains for as many epochs as they found best, and
+takes its threshold from their test scores, which no model that gave them had seen. Without folds a
+part of the training images is held out for both.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -42,6 +42,7 @@ from leanet.runtime import Runtime, environment, make_runtime
 from leanet.training.loop import forget
 
 Tell = Callable[[str], None]
+Earlier = Literal["refuse", "resume", "overwrite"]
 FINAL = "final"
 
 
@@ -67,11 +68,12 @@ def fit(
     options: Options,
     config: Any,
     *,
-    resume: bool = False,
-    overwrite: bool = False,
+    earlier: Earlier = "refuse",
     tell: Tell = print,
 ) -> Path:
     """Train `method` on `data` into the run folder `out` and return it.
+
+    `earlier` says what becomes of an earlier run in `out`; to "resume" it takes the same options.
 
     Raises:
         ValueError: anything wrong with the data, the options, or an earlier run in `out`.
@@ -81,7 +83,7 @@ def fit(
     runtime = make_runtime(options.device, options.precision, options.seed)
     found = scan(data, normal=options.normal, positives=options.positives, seed=options.seed)
     samples, pooled = _order(found.samples, options.folds, recipe.needs_anomalous)
-    _open_run(out, method, data, options, config, resume=resume, overwrite=overwrite)
+    _open_run(out, method, data, options, config, earlier)
     samples, images = _decode(samples, options, out, runtime, tell)
     material = Material(samples=samples, images=images, img_size=options.img_size, run=out)
     folds = _folds(samples, options)
@@ -96,6 +98,17 @@ def fit(
     run.train(folds[-1], experience)
     run.conclude(folds)
     return out
+
+
+def on_earlier(*, resume: bool, overwrite: bool) -> Earlier:
+    """What the two switches of the command line say about an earlier run.
+
+    Raises:
+        ValueError: both are set.
+    """
+    if resume and overwrite:
+        raise ValueError("--resume keeps an earlier run and --overwrite deletes it; give only one")
+    return "resume" if resume else "overwrite" if overwrite else "refuse"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -302,9 +315,7 @@ def _open_run(
     data: Path,
     options: Options,
     config: Any,
-    *,
-    resume: bool,
-    overwrite: bool,
+    earlier: Earlier,
 ) -> None:
     """Create the run folder, or check that the one that is there may be used."""
     effective = {
@@ -314,8 +325,8 @@ def _open_run(
         **to_dict(config),
     }
     file = out / "config.yaml"
-    if file.exists() and not overwrite:
-        if not resume:
+    if file.exists() and earlier != "overwrite":
+        if earlier == "refuse":
             raise ValueError(
                 f"{out} holds an earlier run; use --resume to go on with it, --overwrite to start "
                 "anew, or another --out"

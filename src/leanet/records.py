@@ -72,4 +72,6 @@ class Detector(Protocol):
 
     img_size: int
 
-    def __call__(self, image: Tensor) -> Prediction: ...
+    def __call__(self, image: Tensor) -> Prediction:
+        """Judge a batch."""
+        ...

@@ -22,6 +22,8 @@ from lightning.fabric import Fabric
 
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
+# Loggers of "Using bfloat16 Automatic Mixed Precision (AMP)"; the run folder has it anyway.
+NOTICES = ("lightning.fabric.utilities.rank_zero", "lightning.pytorch.utilities.rank_zero")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +70,7 @@ def make_runtime(device: str = "auto", precision: str = "auto", seed: int = 0) -
     on_gpu = has_gpu and device != "cpu"
     if precision == "auto":
         precision = "bf16-mixed" if _native_bfloat16(on_gpu) else "32-true"
-    for name in ("lightning.fabric", "lightning.fabric.utilities.seed"):
+    for name in NOTICES:
         logging.getLogger(name).setLevel(logging.WARNING)
     fabric = Fabric(accelerator="cuda" if on_gpu else "cpu", devices=1, precision=precision)  # type: ignore[arg-type]
     return Runtime(fabric=fabric, seed=seed)
@@ -82,7 +84,7 @@ def _native_bfloat16(on_gpu: bool) -> bool:
 
 
 def derived_seed(seed: int, *names: object) -> int:
-    """A 63-bit seed for one purpose: equal names give equal streams, different names unrelated ones.
+    """A 63-bit seed for one purpose: equal names, equal streams; other names, unrelated ones.
 
     >>> derived_seed(0, "fold-0", 3) == derived_seed(0, "fold-0", 3) != derived_seed(0, "fold-1", 3)
     True

@@ -1,9 +1,10 @@
 """Decoded images in one memory-mapped file, so that an epoch never decodes twice.
 
 Decoding and shrinking a JPEG costs more than a small network's training step. Every image is
-therefore decoded once, by a few threads, into a file of uint8 [N, 3, S, S] that the operating system
-keeps in memory as far as there is room: the process itself stays small however many images there
-are. On a GPU the whole array moves to the device if it takes less than a quarter of what is free.
+therefore decoded once, by a few threads, into a file of uint8 [N, 3, S, S] that the operating
+system keeps in memory as far as there is room: the process itself stays small however many images
+there are. On a GPU the whole array moves to the device if it takes less than a quarter of what is
+free.
 """
 
 from __future__ import annotations
@@ -85,7 +86,8 @@ class UnreadableImagesError(ValueError):
         self.errors = tuple(errors)
         listed = "; ".join(f"{error.path} ({error.reason})" for error in errors)
         super().__init__(
-            f"{len(errors)} unreadable image(s): {listed}. Repair them, or leave them out with --skip_bad"
+            f"{len(errors)} unreadable image(s): {listed}. "
+            "Repair them, or leave them out with --skip_bad"
         )
 
 

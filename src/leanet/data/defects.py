@@ -189,7 +189,8 @@ def _blob(shape: tuple[int, ...], center: Array, radius: float, rng: Generator) 
     long = (x * np.cos(turn) + y * np.sin(turn)) / stretch
     wide = (y * np.cos(turn) - x * np.sin(turn)) * stretch
     noise = fractal_noise(rng, max(shape), 1.5)[: shape[0], : shape[1]]
-    return np.clip((1.25 - np.hypot(long, wide) / radius + 0.18 * noise) / 0.6, 0.0, 1.0)
+    height: Array = 1.25 - np.hypot(long, wide) / radius + 0.18 * noise
+    return np.clip(height / 0.6, 0.0, 1.0)
 
 
 def _point(weight: Array | Mask, rng: Generator, margin: float = 0.0) -> Array:
@@ -204,7 +205,8 @@ def _point(weight: Array | Mask, rng: Generator, margin: float = 0.0) -> Array:
 
 def _distance(shape: tuple[int, ...], center: Array) -> Array:
     y, x = np.indices(shape)
-    return np.hypot(y - center[0], x - center[1])
+    distance: Array = np.hypot(y - center[0], x - center[1])
+    return distance
 
 
 Make: TypeAlias = Callable[[Array, Mask, Generator], Change]

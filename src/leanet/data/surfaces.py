@@ -49,7 +49,8 @@ def fractal_noise(rng: Generator, size: int, slope: float) -> Array:
     frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None])
     spectrum[0, 0], frequency[0, 0] = 0.0, 1.0
     field = np.fft.irfft2(spectrum * frequency**-slope, s=(size, size))
-    return field / field.std()
+    normed: Array = field / field.std()
+    return normed
 
 
 def render(surface: str, rng: Generator, size: int, *, nuisance: float = 1.0) -> tuple[Array, Mask]:
@@ -126,7 +127,8 @@ def _half_width(rng: Generator, u: Array, v: Array) -> Array:
     for k in (2, 3, 5, 9, 24):
         left, right = rng.uniform(0, 2 * np.pi, 2)
         wave += rng.uniform(0.02, 0.07) / k**0.7 * np.sin(k * 6 * u + np.where(v < 0, left, right))
-    return rng.uniform(0.27, 0.37) * along**p * (1 - along) ** q / peak * (1 + wave)
+    outline: Array = rng.uniform(0.27, 0.37) * along**p * (1 - along) ** q / peak
+    return outline * (1 + wave)
 
 
 def _veins(rng: Generator, u: Array, v: Array, half_width: Array) -> tuple[Array, Array]:
@@ -150,7 +152,8 @@ def _table(rng: Generator, n: int, object_mask: Mask) -> Array:
     shift = -LIGHT_FROM[::-1] * n * rng.uniform(0.012, 0.035)
     shadow = ndimage.shift(object_mask.astype(np.float64), shift, order=1)
     shadow = ndimage.gaussian_filter(shadow, n * rng.uniform(0.008, 0.02))
-    return tone * (np.exp(texture) * (1 - 0.6 * shadow))[..., None]
+    brightness: Array = np.exp(texture) * (1 - 0.6 * shadow)
+    return tone * brightness[..., None]
 
 
 def _textile(rng: Generator, size: int) -> Scene:
@@ -199,7 +202,8 @@ def _dew(scene: Scene, rng: Generator) -> Array:
     glint = np.hypot(dx / radius - 0.4 * LIGHT_FROM[0], dy / radius - 0.4 * LIGHT_FROM[1])
     lens = 1 + drop * (-0.15 - 0.55 * toward)
     flash = 0.9 * np.exp(-((glint / 0.32) ** 2))
-    return scene.albedo * lens[..., None] + flash[..., None]
+    wet: Array = scene.albedo * lens[..., None] + flash[..., None]
+    return wet
 
 
 def _pollen(scene: Scene, rng: Generator) -> Array:
@@ -245,7 +249,8 @@ def _from_a_point_inside(scene: Scene, rng: Generator) -> tuple[Array, Array]:
 
 def _across_a_line(scene: Scene, rng: Generator) -> Array:
     turn = rng.uniform(0, 2 * np.pi)
-    return scene.x * np.cos(turn) + scene.y * np.sin(turn) - rng.uniform(-0.6, 0.6)
+    across: Array = scene.x * np.cos(turn) + scene.y * np.sin(turn)
+    return across - rng.uniform(-0.6, 0.6)
 
 
 def _mix(albedo: Array, color: Array, alpha: Array) -> Array:
@@ -261,7 +266,8 @@ def _light(scene: Scene, rng: Generator) -> Array:
     slope = rng.uniform(0.0, 0.22) * (scene.x * np.cos(turn) + scene.y * np.sin(turn))
     corner = rng.uniform(0.0, 0.16) * (scene.x**2 + scene.y**2)
     level = rng.uniform(0.75, 1.3) * (1 + slope) * (1 - corner)
-    return level[..., None] * np.exp(warmth * np.array([1.0, 0.0, -1.0]))
+    tint: Array = np.exp(warmth * np.array([1.0, 0.0, -1.0]))
+    return level[..., None] * tint
 
 
 def _camera(linear: Array, rng: Generator) -> Array:
@@ -275,7 +281,8 @@ def _camera(linear: Array, rng: Generator) -> Array:
 def _relief(height: Array, strength: float) -> Array:
     """Brightness of a height field (in half picture sides) under the lamp, 1 where it is flat."""
     dy, dx = np.gradient(height, 2 / len(height))
-    return np.clip(1 - strength * (dx * LIGHT_FROM[0] + dy * LIGHT_FROM[1]), 0.45, 1.7)
+    brightness: Array = 1 - strength * (dx * LIGHT_FROM[0] + dy * LIGHT_FROM[1])
+    return np.clip(brightness, 0.45, 1.7)
 
 
 def _grid(n: int) -> tuple[Array, Array]:
@@ -287,7 +294,9 @@ def _grid(n: int) -> tuple[Array, Array]:
 def _reduce(picture: Array | Mask) -> Array:
     k = OVERSAMPLING
     rows, columns, channels = picture.shape
-    return picture.reshape(rows // k, k, columns // k, k, channels).mean(axis=(1, 3))
+    blocks = picture.reshape(rows // k, k, columns // k, k, channels)
+    reduced: Array = blocks.mean(axis=(1, 3))
+    return reduced
 
 
 Draw: TypeAlias = Callable[[Generator, int], Scene]

@@ -1,8 +1,8 @@
 """Random geometric changes of training batches: image and map (or mask) move together.
 
 Whatever moves the image moves its anomaly map by the same transformation, so that the map keeps
-pointing at the right place. Draws come from torch's global stream, which the training loop seeds and
-stores in its checkpoints.
+pointing at the right place. Draws come from torch's global stream, which the training loop seeds
+and stores in its checkpoints.
 """
 
 from __future__ import annotations

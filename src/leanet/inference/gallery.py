@@ -32,19 +32,27 @@ BATCH = 16
 class Explaining(Protocol):
     """A detector that can also show pictures of how it came to its score."""
 
-    def __call__(self, image: Tensor) -> Prediction: ...
+    def __call__(self, image: Tensor) -> Prediction:
+        """Judge a batch."""
+        ...
 
-    def explain(self, image: Tensor) -> dict[str, Tensor]: ...
+    def explain(self, image: Tensor) -> dict[str, Tensor]:
+        """Named pictures [B, 1 or 3, h, w]; {} if there are none."""
+        ...
 
 
 class Pictures(Protocol):
     """Samples and their decoded images."""
 
     @property
-    def samples(self) -> tuple[Sample, ...]: ...  # noqa: D102
+    def samples(self) -> tuple[Sample, ...]:
+        """What is known about each image."""
+        ...
 
     @property
-    def images(self) -> Cache: ...  # noqa: D102
+    def images(self) -> Cache:
+        """The decoded images, in the order of `samples`."""
+        ...
 
 
 @torch.inference_mode()

@@ -67,7 +67,7 @@ def train(
     rest, held = supervised.parts_of(config, fold, data, runtime, experience)
     with runtime.seeded(fold.name, "adn"):
         detector = build(config, data.img_size, {}).to(runtime.device)
-    supervised.start_from_weights(config, detector.network)
+    supervised.start_from_weights(config, detector.network, data.img_size)
     plan = Plan(
         name=f"{fold.name} classifier",
         network=detector.network,

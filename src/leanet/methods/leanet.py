@@ -1,8 +1,9 @@
 """LEA-Net: a map of what looks unusual steers a classifier that learns what matters.
 
-Layer-wise External Attention (Katafuchi & Tokunaga, arXiv 2109.05493). Phase 1: a colorizer, trained
-on normal images, draws an anomaly map of every image. Phase 2: an attention network reads the map and
-multiplies the features of a classifier by what it makes of it; both are trained with the labels.
+Layer-wise External Attention (Katafuchi & Tokunaga, arXiv 2109.05493). Phase 1: a colorizer,
+trained on normal images, draws an anomaly map of every image. Phase 2: an attention network reads
+the map and multiplies the features of a classifier by what it makes of it; both are trained with
+the labels.
 
 Different from the paper: training images get maps from models that have not seen them, the score is
 a fusion of the classifier, the attention network and the map itself (`decide`), and the working
@@ -187,7 +188,7 @@ def train(
     maps = training_maps(config.map_model, config.map_mode, fold, data, runtime)
     with runtime.seeded(fold.name, "adn"):  # the plain classifier starts from the same weights
         network = build_network(config, data.img_size).to(runtime.device)
-    supervised.start_from_weights(config, network.adn)
+    supervised.start_from_weights(config, network.adn, data.img_size)
     normalize = Normalize(config.mean, config.std).to(runtime.device)
     plan = Plan(
         name=f"{fold.name} classifier",

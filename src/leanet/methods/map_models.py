@@ -2,20 +2,20 @@
 
 A model that was trained on a normal image draws a flatteringly dark map of it. A classifier that
 learns from such maps learns "dark = seen before", and a threshold taken from them gives false
-alarms on every new part. So the training images get out-of-fold maps: for each part of the fold a map
-model trained on the normal images of the other parts. New images get the map of the model trained on
-all normal images of the fold.
+alarms on every new part. So the training images get out-of-fold maps: for each part of the fold a
+map model trained on the normal images of the other parts. New images get the map of the model
+trained on all normal images of the fold.
 
-Models are kept in `RUN/map_models/`, named after the images they were trained on. When the parts of a
-fold are the other folds, the model that left out folds k and j serves both, and the final detector
-takes its out-of-fold maps from the models of the folds: K(K-1)/2 + K + 1 trainings for K folds.
+Models are kept in `RUN/map_models/`, named after the images they were trained on. When the parts of
+a fold are the other folds, the model that left out folds k and j serves both, and the final
+detector takes its out-of-fold maps from the models of the folds: K(K-1)/2 + K + 1 trainings for K
+folds.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np

@@ -25,9 +25,7 @@ from leanet.records import Fold, Prediction, Sample
 from leanet.runtime import Runtime
 
 INFERENCE_BATCH = 16
-Scores = dict[
-    str, list[float]
-]  # name of the output -> one score per image; "score" is the verdict's
+Scores = dict[str, list[float]]  # output -> one score per image; "score" is the verdict's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +50,7 @@ class HeldOut(NamedTuple):
 
 
 class Experience(NamedTuple):
-    """From cross-validation: the test folds' scores, and after how many epochs training was best."""
+    """From cross-validation: the scores of the test folds, and the best number of epochs."""
 
     held_out: HeldOut
     epochs: int
@@ -99,7 +97,9 @@ class Train(Protocol):
         folder: Path,
         runtime: Runtime,
         experience: Experience | None,
-    ) -> Trained: ...
+    ) -> Trained:
+        """Train on `fold.train`; checkpoints and journals go into `folder`."""
+        ...
 
 
 def score_images(detector: nn.Module, images: Cache, indices: Sequence[int]) -> Scores:

@@ -21,8 +21,8 @@ from leanet.data.transforms import Augment, augment
 from leanet.methods.recipe import Experience, Material
 from leanet.networks.blocks import StagedClassifier
 from leanet.networks.resnet import ResNet
-from leanet.networks.timm_stages import TimmStages
-from leanet.networks.weights import load_weights
+from leanet.networks.timm_stages import TimmStages, has_fixed_size, hub_weights
+from leanet.networks.weights import load_tensors, load_weights
 from leanet.records import Batch, Fold
 from leanet.runtime import Runtime
 from leanet.training.loop import Job, Loss, Schedule, best_epoch, fit, mean_losses
@@ -77,6 +77,8 @@ PAPER: dict[str, Any] = {
     "lr": 1e-4,
     "lr_schedule": "constant",
     "weight_decay": 0.0,
+    "monitor": "",
+    "patience": 0,
     "augment": "none",
     "balance": "none",
 }
@@ -85,19 +87,39 @@ PAPER: dict[str, Any] = {
 def build_classifier(config: Config, in_chans: int, img_size: int) -> StagedClassifier:
     """The network that `config.adn` names, with random weights."""
     if config.adn.startswith("timm/"):
-        return TimmStages(
-            config.adn.removeprefix("timm/"), in_chans, img_size=img_size, **config.adn_args
-        )
+        return _timm_stages(config, in_chans, img_size)
     depths = {"resnet18": 18, "resnet34": 34, "resnet50": 50}
     if config.adn not in depths:
         raise ValueError(f"adn {config.adn!r}: allowed are {', '.join(depths)} and timm/NAME")
     return ResNet(depths[config.adn], in_chans)
 
 
-def start_from_weights(config: Config, network: nn.Module) -> None:
-    """Load `config.weights` if given."""
-    if config.weights is not None:
+def start_from_weights(config: Config, network: StagedClassifier, img_size: int) -> None:
+    """Load the file `config.weights`, or with `pretrained` timm's weights, if asked for.
+
+    The head keeps its own weights where the file's do not fit.
+
+    Raises:
+        ValueError: both were asked for, weights that do not fit, or a hub that cannot be reached.
+    """
+    if config.weights is None and not config.pretrained:
+        return
+    if config.weights is not None and config.pretrained:
+        raise ValueError("give either a file with --weights or --pretrained, not both")
+    if isinstance(network, TimmStages):
+        file = None if config.weights is None else Path(config.weights)
+        loaded = _timm_stages(config, 3, img_size, weights=file, pretrained=config.pretrained)
+        network.stages.load_state_dict(loaded.stages.state_dict())
+    elif config.weights is not None:
         load_weights(network, Path(config.weights))
+    else:
+        load_tensors(network, hub_weights(config.adn), source=f"timm model {config.adn}")
+
+
+def _timm_stages(config: Config, in_chans: int, img_size: int, **weights: Any) -> TimmStages:
+    name = config.adn.removeprefix("timm/")
+    side = img_size if has_fixed_size(name) else None
+    return TimmStages(name, in_chans, img_size=side, **weights, **config.adn_args)
 
 
 class Normalize(nn.Module):

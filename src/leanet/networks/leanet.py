@@ -1,4 +1,6 @@
-"""LEA-Net: an anomaly map steers the layers of a classifier (Katafuchi & Tokunaga, arXiv 2109.05493).
+"""LEA-Net: an anomaly map steers the layers of a classifier.
+
+Layer-wise External Attention, Katafuchi & Tokunaga, arXiv 2109.05493.
 
 Two networks run side by side. The anomaly attention network (AAN) reads the anomaly map x, the
 anomaly detection network (ADN) reads the image I. After stage p of the ADN, its features f_p are
@@ -24,8 +26,9 @@ from leanet.networks.blocks import Staged, StagedClassifier
 
 
 class LEAOutput(NamedTuple):
-    """adn, aan: logits [B, 1] (aan is None for an AAN without a head). For every attention point in
-    use, in network order: attention M_p [B, 1, H_p, W_p], before and after f_p [B, K_p, H_p, W_p]."""
+    """adn, aan: logits [B, 1] (aan is None for an AAN without a head). For every attention point
+    in use, in network order: attention M_p [B, 1, H_p, W_p], before, after f_p [B, K_p, H_p, W_p].
+    """
 
     adn: Tensor
     aan: Tensor | None
@@ -85,7 +88,7 @@ class LEANet(nn.Module):
             self.register_buffer("strength", start)
 
     def forward(self, image: Tensor, anomaly_map: Tensor) -> LEAOutput:
-        """Image [B, 3, H, W] and network map [B, 1, H, W] in [0, 1] -> logits and what led to them."""
+        """Image [B, 3, H, W], network map [B, 1, H, W] in [0, 1] -> logits and what led to them."""
         taps, g = [], anomaly_map
         for index in range(len(self.aan.strides)):
             g = self.aan.stage(index, g)  # [B, C_p, H_p, W_p]

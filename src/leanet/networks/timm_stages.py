@@ -102,6 +102,20 @@ class TimmStages(StagedClassifier):
         self.train()
 
 
+def has_fixed_size(name: str) -> bool:
+    """Whether the timm model is built for one image size (Swin, ...) and so takes `img_size`."""
+    config = timm.get_pretrained_cfg(name)
+    return config is not None and bool(config.fixed_input_size)
+
+
+def hub_weights(name: str) -> dict[str, Tensor]:
+    """The weights of a whole timm model from timm's hub, under timm's names.
+
+    Raises ValueError if the hub cannot be reached.
+    """
+    return dict(_create(name, pretrained=True, model_args={}).state_dict())
+
+
 def _feature_list(
     name: str, in_chans: int, *, pretrained: bool, model_args: Mapping[str, Any]
 ) -> FeatureListNet:
@@ -109,7 +123,8 @@ def _feature_list(
         close = difflib.get_close_matches(name, timm.list_models(), n=3)
         hint = f"did you mean {', '.join(close)}?" if close else "timm.list_models() names all"
         raise ValueError(f"timm knows no model {name!r}: {hint}")
-    net = _create(name, in_chans, pretrained, model_args)
+    model_args = {"features_only": True, "in_chans": in_chans, **model_args}
+    net = _create(name, pretrained=pretrained, model_args=model_args)
     if isinstance(net, EfficientNetFeatures | MobileNetV3Features):  # a list in all but name
         net = FeatureListNet(net, net.feature_info.out_indices, flatten_sequential=True)
     if not isinstance(net, FeatureListNet) or net.concat:
@@ -120,11 +135,9 @@ def _feature_list(
     return net
 
 
-def _create(name: str, in_chans: int, pretrained: bool, model_args: Mapping[str, Any]) -> nn.Module:
+def _create(name: str, *, pretrained: bool, model_args: Mapping[str, Any]) -> nn.Module:
     try:
-        net: nn.Module = timm.create_model(
-            name, pretrained=pretrained, features_only=True, in_chans=in_chans, **model_args
-        )
+        net: nn.Module = timm.create_model(name, pretrained=pretrained, **model_args)
     except OSError as error:
         raise ValueError(
             f"the weights of timm model {name} cannot be downloaded ({error}): "
@@ -132,8 +145,7 @@ def _create(name: str, in_chans: int, pretrained: bool, model_args: Mapping[str,
         ) from error
     except (TypeError, RuntimeError, AssertionError) as error:
         raise ValueError(
-            f"timm cannot build {name} as a feature network with in_chans={in_chans}, "
-            f"{dict(model_args)}: {error}"
+            f"timm cannot build {name} as a network with {dict(model_args)}: {error}"
         ) from error
     return net
 
@@ -171,7 +183,6 @@ def _rename(tensors: Mapping[str, Tensor], net: FeatureListNet) -> dict[str, Ten
 
 
 def _probe_size(name: str, img_size: int | None, strides: tuple[int, ...]) -> int:
-    config = timm.get_pretrained_cfg(name)
-    if config is not None and config.fixed_input_size:
-        return img_size or int(config.input_size[-1])
+    if has_fixed_size(name):
+        return img_size or int(timm.get_pretrained_cfg(name).input_size[-1])
     return 2 * max(strides)

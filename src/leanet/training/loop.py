@@ -1,9 +1,9 @@
 """The training loop: one screen, for every method that minimises one loss.
 
-An epoch trains on shuffled batches, measures the held-out part, writes one journal line, and now and
-then a checkpoint. Everything random in an epoch is a function of (seed, name, epoch) or is stored in
-the checkpoint, so a run that was killed and resumed ends, on the CPU, with the very same weights and
-metrics as one that was not.
+An epoch trains on shuffled batches, measures the held-out part, writes one journal line, and now
+and then a checkpoint. Everything random in an epoch is a function of (seed, name, epoch) or is
+stored in the checkpoint, so a run that was killed and resumed ends, on the CPU, with the very same
+weights and metrics as one that was not.
 """
 
 from __future__ import annotations
@@ -203,8 +203,8 @@ def _require_finite(steps: Tensor, order: list[list[int]], files: Sequence[Path]
         first = int(lost[0])
         names = ", ".join(str(files[i]) for i in order[first]) if files else str(order[first])
         raise LossNotFiniteError(
-            f"the loss became {float(steps[first])} in batch {first + 1} of {len(order)} ({names}); "
-            "try a lower --lr or --precision 32-true"
+            f"the loss became {float(steps[first])} in batch {first + 1} of {len(order)} "
+            f"({names}); try a lower --lr or --precision 32-true"
         )
 
 

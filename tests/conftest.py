@@ -1,0 +1,91 @@
+"""What most tests share: a small generated data set, a runtime on the CPU, fits of a few seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from leanet.config import from_dict
+from leanet.data.cache import cache_images
+from leanet.data.scan import scan
+from leanet.data.toy import make_toy
+from leanet.fit import Options, fit
+from leanet.methods import catalog
+from leanet.methods.recipe import Material
+from leanet.runtime import Runtime, make_runtime
+
+NUM_NORMAL, NUM_ANOMALOUS, SIDE = 18, 6, 32
+
+Fit = Callable[..., Path]
+
+_COMMON: dict[str, Any] = {"img_size": SIDE, "device": "cpu", "precision": "32-true"}
+_SUPERVISED: dict[str, Any] = {"adn": "timm/mobilenetv3_small_050", "epochs": 2}
+_COLORIZER: dict[str, Any] = {"epochs": 2, "base": 8}
+QUICK: dict[str, dict[str, Any]] = {
+    "colorizer": _COLORIZER,
+    "classifier": _SUPERVISED,
+    "leanet": {**_SUPERVISED, "aan": "mobilenet", "map_model": _COLORIZER},
+}
+
+
+def quick_fit(method: str, data: Path, out: Path, **options: Any) -> Path:
+    """Train small networks for two epochs at 32 px, without a report; `options` go on top."""
+    resume, overwrite = options.pop("resume", False), options.pop("overwrite", False)
+    tell = options.pop("tell", lambda text: None)
+    values = {**_COMMON, **QUICK[method], **options}
+    own = {key: values.pop(key) for key in list(values) if key in Options.__dataclass_fields__}
+    return fit(
+        method,
+        data,
+        out,
+        from_dict(Options, own),
+        from_dict(catalog.find(method).config, values),
+        resume=resume,
+        overwrite=overwrite,
+        tell=tell,
+    )
+
+
+@pytest.fixture(scope="session", name="quick_fit")
+def _quick_fit() -> Fit:
+    return quick_fit
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """18 normal and 6 anomalous leaves of 48 px, with masks; not to be changed."""
+    return make_toy(
+        tmp_path_factory.mktemp("data") / "toy",
+        num_normal=NUM_NORMAL,
+        num_anomalous=NUM_ANOMALOUS,
+        size=48,
+    )
+
+
+@pytest.fixture(scope="session")
+def lea_run(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """LEA-Net, three folds, trained on the toy set; not to be changed."""
+    return quick_fit("leanet", toy, tmp_path_factory.mktemp("runs") / "leanet", folds=3)
+
+
+@pytest.fixture
+def runtime() -> Runtime:
+    """The CPU in float32, seed 0."""
+    return make_runtime("cpu", "32-true", seed=0)
+
+
+@pytest.fixture(scope="session")
+def material(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Material]:
+    """material() -> the toy set, decoded at 32 px, with a run folder of its own."""
+
+    def make(**changes: Any) -> Material:
+        run = tmp_path_factory.mktemp("material")
+        samples = changes.pop("samples", scan(toy).samples)
+        device = make_runtime("cpu", "32-true").device
+        images = cache_images([s.path for s in samples], SIDE, run / "cache", device)
+        return Material(samples=tuple(samples), images=images, img_size=SIDE, run=run)
+
+    return make
