@@ -78,7 +78,10 @@ def main() -> None:
     for name in cases:
         slow, fast = middle[name, False], middle[name, True]
         print(f"{name:<24}{slow * 1e3:>10.1f}{fast * 1e3:>11.1f}{slow / fast:>7.1f}x")
-    for aan, lea in (("AAN ResNet", "LEA-Net ResNet, A4"), ("AAN MobileNet", "LEA-Net MobileNet, A4")):
+    for aan, lea in (
+        ("AAN ResNet", "LEA-Net ResNet, A4"),
+        ("AAN MobileNet", "LEA-Net MobileNet, A4"),
+    ):
         ratio = middle[lea, True] / (middle["ADN ResNet18", True] + middle[aan, True])
         print(f"{lea}: {ratio:.2f} x (ADN + AAN alone), bf16")
 

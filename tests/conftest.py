@@ -33,8 +33,7 @@ QUICK: dict[str, dict[str, Any]] = {
 
 def quick_fit(method: str, data: Path, out: Path, **options: Any) -> Path:
     """Train small networks for two epochs at 32 px, without a report; `options` go on top."""
-    resume, overwrite = options.pop("resume", False), options.pop("overwrite", False)
-    tell = options.pop("tell", lambda text: None)
+    earlier, tell = options.pop("earlier", "refuse"), options.pop("tell", lambda text: None)
     values = {**_COMMON, **QUICK[method], **options}
     own = {key: values.pop(key) for key in list(values) if key in Options.__dataclass_fields__}
     return fit(
@@ -43,8 +42,7 @@ def quick_fit(method: str, data: Path, out: Path, **options: Any) -> Path:
         out,
         from_dict(Options, own),
         from_dict(catalog.find(method).config, values),
-        resume=resume,
-        overwrite=overwrite,
+        earlier=earlier,
         tell=tell,
     )
 

@@ -5,6 +5,8 @@ Every name is imported when it is first used, so that `import leanet` costs noth
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
 from typing import Any
 
 from leanet.version import __version__
@@ -16,7 +18,7 @@ _PUBLIC = {
     "predict": "leanet.api",
     "evaluate": "leanet.api",
     "report": "leanet.api",
-    "demo": "leanet.api",
+    "demo": "leanet.demo",
     "make_toy": "leanet.data.toy",
     "delta_e_2000": "leanet.ops.color",
     "rgb_to_lab": "leanet.ops.color",
@@ -40,3 +42,14 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+class _Facade(ModuleType):
+    """Keeps `leanet.fit` the function: importing leanet/fit.py would put the module there."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _PUBLIC and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Facade

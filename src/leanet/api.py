@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from leanet import fit as fitting
 from leanet.config import from_dict
 from leanet.data import checks
 from leanet.data import scan as scanning
 from leanet.data.cache import READER_THREADS
 from leanet.files import read_json
+from leanet.fit import FINAL, Options, on_earlier
+from leanet.fit import fit as fit_run
 from leanet.inference import evaluate as evaluating
 from leanet.inference import predict as predicting
 from leanet.methods import catalog
@@ -51,16 +52,16 @@ def fit(
         ValueError: an unknown option, data that cannot be used, an earlier run in `out`.
     """
     recipe = catalog.find(method)
-    own = {key: options.pop(key) for key in list(options) if key in _fields(fitting.Options)}
+    own = {key: options.pop(key) for key in list(options) if key in _fields(Options)}
     config = from_dict(recipe.config, _merged(preset_values(method, preset), options))
     folder = Path(out) if out is not None else default_run(method, Path(data))
-    run = fitting.fit(
+    run = fit_run(
         method,
         Path(data),
         folder,
-        from_dict(fitting.Options, own),
+        from_dict(Options, own),
         config,
-        earlier=fitting.on_earlier(resume=resume, overwrite=overwrite),
+        earlier=on_earlier(resume=resume, overwrite=overwrite),
         tell=tell,
     )
     report(run)
@@ -69,7 +70,7 @@ def fit(
 
 def load(run: PathLike, *, device: str = "auto") -> DetectorModule:
     """The final detector of a run folder, on a device, in evaluation mode."""
-    return load_detector(Path(run) / fitting.FINAL, make_runtime(device).device)
+    return load_detector(Path(run) / FINAL, make_runtime(device).device)
 
 
 def predict(
@@ -123,13 +124,6 @@ def evaluate(
 def report(run: PathLike, *, baseline: PathLike | None = None) -> Path:
     """Write report.html into the run folder, compared with another run if one is given."""
     return page.write_report(Path(run), baseline=None if baseline is None else Path(baseline))
-
-
-def demo(out: PathLike = "runs/demo", **options: Any) -> Path:
-    """The main job on generated data: LEA-Net against the plain classifier."""
-    from leanet.demo import demo as run_demo
-
-    return run_demo(Path(out), **options)
 
 
 def read_card(run: Path) -> dict[str, Any]:

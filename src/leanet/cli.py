@@ -50,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"leanet: {_one_message(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nleanet: stopped; the same command with --resume goes on", file=sys.stderr)
+        more = "; the same command with --resume goes on" if arguments[0] == "fit" else ""
+        print(f"\nleanet: stopped{more}", file=sys.stderr)
         return 130
     return 0
 
@@ -60,9 +61,9 @@ def _demo(argv: list[str]) -> None:
     parser.add_argument("--out", default="runs/demo", help="folder for data, runs and report")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier demo")
     given = parser.parse_args(argv)
-    from leanet import api
+    from leanet.demo import demo
 
-    print(f"\nopen {api.demo(given.out, overwrite=given.overwrite)}")
+    print(f"\nopen {demo(given.out, overwrite=given.overwrite)}")
 
 
 def _scan(argv: list[str]) -> None:
@@ -91,7 +92,7 @@ def _fit(argv: list[str]) -> None:
     method = argv[0]
     recipe = catalog.find(method)
     parser = _parser(f"fit {method}", f"train {method}", Options, recipe.config)
-    parser.add_argument("data", nargs="?", help="folder or CSV file")
+    parser.add_argument("folder", nargs="?", metavar="data", help="folder or CSV file")
     parser.add_argument("--out", default=None, help="run folder (default: runs/DATA-METHOD)")
     parser.add_argument("--preset", default=None, help=f"one of: {', '.join(recipe.presets)}")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
@@ -100,7 +101,9 @@ def _fit(argv: list[str]) -> None:
     preset = api.preset_values(method, _value_of("--preset", argv))
     parser.set_defaults(_flat(preset))
     parser.add_argument("--method", default=method, help="as in a run's config.yaml")
-    given = parser.parse_args([word for word in argv[1:] if word != "--print_config"])
+    parser.add_argument("--data", default=None, help="as in a run's config.yaml")
+    words = [word for word in argv[1:] if word != "--print_config"]
+    given = parser.parse_args(_config_first(words))
     if given.method != method:
         raise UsageError(f"the configuration is for {given.method}, not for {method}")
     values = given.as_dict()
@@ -108,9 +111,10 @@ def _fit(argv: list[str]) -> None:
     if "--print_config" in argv:  # ours explains every key
         print(to_yaml(options) + to_yaml(config), end="")
         return
-    if given.data is None:
-        raise UsageError("which data? usage: leanet fit METHOD DATA [options]")
-    data = Path(given.data)
+    place = given.folder or given.data
+    if place is None:
+        raise UsageError(f"which data? usage: leanet fit {method} DATA [options]")
+    data = Path(place)
     out = Path(given.out) if given.out else api.default_run(method, data)
     earlier = on_earlier(resume=given.resume, overwrite=given.overwrite)
     run = fit(method, data, out, options, config, earlier=earlier)
@@ -209,6 +213,19 @@ def _with_underscores(word: str) -> str:
         return word
     flag, equals, value = word.partition("=")
     return "--" + flag[2:].replace("-", "_") + equals + value
+
+
+def _config_first(words: Sequence[str]) -> list[str]:
+    """`--config FILE` before all other words, so that the command line wins wherever it stands."""
+    files: list[str] = []
+    others: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        if word == "--config":
+            files += [word, *([following] if (following := next(rest, None)) else [])]
+        else:
+            (files if word.startswith("--config=") else others).append(word)
+    return files + others
 
 
 def _value_of(flag: str, argv: Sequence[str]) -> str | None:

@@ -81,9 +81,17 @@ def build(config: type[Config], values: Mapping[str, Any]) -> Config:
         if dataclasses.is_dataclass(hint):
             value = build(typing.cast(type[Any], hint), value)
         elif typing.get_origin(hint) is tuple:
-            value = tuple(value)
+            value = _as_tuple(field.name, value, hint)
         arguments[field.name] = value
     return config(**arguments)
+
+
+def _as_tuple(name: str, value: Iterable[Any], hint: Any) -> tuple[Any, ...]:
+    values, inner = tuple(value), typing.get_args(hint)
+    if inner[-1] is not Ellipsis and len(values) != len(inner):
+        listed = ", ".join(map(str, values))
+        raise UsageError(f"--{name} takes {len(inner)} values, got {len(values)}: {listed}")
+    return values
 
 
 class UsageError(ValueError):

@@ -27,12 +27,18 @@ COMMON: dict[str, Any] = {"folds": 4, "img_size": 64, "seed": 0, "epochs": 30}
 LEANET: dict[str, Any] = {"map_model": {"epochs": 60, "base": 16}}
 
 
-def demo(out: Path, *, overwrite: bool = False, tell: Callable[[str], None] = print) -> Path:
+def demo(
+    out: str | Path = "runs/demo",
+    *,
+    overwrite: bool = False,
+    tell: Callable[[str], None] = print,
+) -> Path:
     """Make the data, train both methods, write the report; returns its path.
 
     Raises:
         ValueError: `out` holds something already and `overwrite` is not set.
     """
+    out = Path(out)
     if out.exists() and any(out.iterdir()):
         if not overwrite:
             raise ValueError(f"{out} is not empty; use --overwrite or another --out")

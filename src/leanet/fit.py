@@ -23,7 +23,7 @@ from leanet.config import option, to_dict, to_yaml
 from leanet.data.cache import Cache, UnreadableImagesError, cache_images
 from leanet.data.folds import make_folds, single_fold, write_folds_csv
 from leanet.data.scan import relative_name, scan, write_samples_csv
-from leanet.files import read_csv, read_json, write_csv, write_json, write_text
+from leanet.files import read_csv, read_json, sweep, write_csv, write_json, write_text
 from leanet.inference.gallery import save_gallery, save_maps
 from leanet.methods import catalog
 from leanet.methods.recipe import (
@@ -101,7 +101,7 @@ def fit(
 
 
 def on_earlier(*, resume: bool, overwrite: bool) -> Earlier:
-    """What the two switches of the command line say about an earlier run.
+    """What the two switches say about an earlier run.
 
     Raises:
         ValueError: both are set.
@@ -127,6 +127,7 @@ class _Run:
         """Train and test one fold, unless an earlier run has finished it."""
         folder = self.material.run / fold.name
         if (folder / "metrics.json").exists():
+            forget(folder)  # a kill may have come just before that
             self.tell(f"{fold.name}: finished before")
             return
         started = time.monotonic()
@@ -332,6 +333,7 @@ def _open_run(
                 "anew, or another --out"
             )
         _require_equal(yaml.safe_load(file.read_text(encoding="utf-8")), effective, out)
+        sweep(out)
         return
     if out.exists() and any(out.iterdir()):
         if not file.exists():

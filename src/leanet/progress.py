@@ -1,4 +1,7 @@
-"""A progress bar with the time left on a terminal, a plain line now and then elsewhere."""
+"""A progress bar with the time left on a terminal, a plain line now and then elsewhere.
+
+What is done within two seconds shows nothing.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import time
 from types import TracebackType
 from typing import Any
 
+SECONDS_BEFORE_SHOWN = 2.0  # of a bar
 SECONDS_BETWEEN_LINES = 15.0
 
 
@@ -20,20 +24,24 @@ class Progress:
     def __init__(self, label: str, total: int) -> None:
         self.label, self.total, self.done, self._first = label, total, 0, 0
         self._started = self._line = time.monotonic()
-        self._bar = _terminal_bar(label, total) if sys.stderr.isatty() else None
+        self._on_terminal = sys.stderr.isatty()
+        self._bar: Any = None  # until it shows
 
     def advance(self, note: str = "", steps: int = 1) -> None:
         """Count `steps` more; `note` (a loss, say) stands behind the bar."""
         self.done += steps
-        if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=self.done, note=note)
-            return
         now = time.monotonic()
-        if now - self._line >= SECONDS_BETWEEN_LINES:
+        if self._on_terminal:
+            if self._bar is None and now - self._started >= SECONDS_BEFORE_SHOWN:
+                self._bar = _terminal_bar(self.label, self.total)
+                self._bar.start()
+            if self._bar is not None:
+                self._bar.update(self._bar.task_ids[0], completed=self.done, note=note)
+        elif now - self._line >= SECONDS_BETWEEN_LINES:
             self._line, spent = now, now - self._started
             left = spent / (self.done - self._first) * (self.total - self.done)
             text = f"{self.label}: {self.done}/{self.total}, {_clock(left)} left  {note}"
-            print(text.rstrip(), file=sys.stderr, flush=True)  # noqa: T201
+            print(text.rstrip(), file=sys.stderr, flush=True)  # noqa: T201 - this is its purpose
 
     def skip_to(self, done: int) -> None:
         """Say that the first `done` steps were finished by an earlier run."""
@@ -41,8 +49,6 @@ class Progress:
         self._started = time.monotonic()
 
     def __enter__(self) -> Progress:
-        if self._bar is not None:
-            self._bar.start()
         return self
 
     def __exit__(

@@ -65,7 +65,7 @@ def test_labels_may_be_words(tmp_path: Path, word: str, label: int) -> None:
     [
         ("path,label\na.png,0\nb.png,maybe\n", "row 3: label is 'maybe'; allowed are 0, normal"),
         ("path,label,split\na.png,0,tset\n", "row 2: split is 'tset'; allowed are train"),
-        ("path,label,grup\na.png,0,1\n", r"unknown columns: 'grup' \(did you mean group\?\)"),  # codespell:ignore grup
+        ("path,label,grp\na.png,0,1\n", r"unknown columns: 'grp' \(did you mean group\?\)"),
         ("path,type\na.png,0\n", "lacks the column label; found: path, type"),
         ("path;label\na.png;0\n", "unknown columns: 'path;label'"),
         ("path,label\n", "has no rows"),

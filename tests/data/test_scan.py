@@ -120,7 +120,7 @@ def test_more_positives_than_there_are_is_an_error(tmp_path: Path, positives: in
 def test_a_missing_folder_gets_a_hint(tmp_path: Path) -> None:
     (tmp_path / "potatoes").mkdir()
     with pytest.raises(ValueError, match=r"does not exist \(did you mean potatoes\?\)"):
-        scan(tmp_path / "potatos")  # codespell:ignore potatos
+        scan(tmp_path / "potatoes2")
 
 
 def test_a_missing_folder_in_a_missing_folder_is_an_error(tmp_path: Path) -> None:

@@ -74,50 +74,52 @@ def gallery(folder: Path) -> tuple[dict[str, Tensor], list[str]]:
 
 def test_every_map_stands_under_the_place_of_its_image(tmp_path: Path) -> None:
     toy = data(tmp_path / "data", ["a/1.png", "b/1.jpg", "2.tif"])
-    save_maps(Reds(), toy, (0, 1, 2), tmp_path / "maps", tmp_path / "data")
-    for index, name in enumerate(["a/1.png", "b/1.png", "2.png"]):
+    save_maps(Reds(), toy, (0, 1, 2), tmp_path / "maps")
+    for index, name in enumerate(["a/1.png", "b/1.jpg.png", "2.tif.png"]):
         stored = read_map(tmp_path / "maps" / name, FULL_SCALE)
         assert np.abs(stored - 100 * red(toy, index)).max() <= FULL_SCALE / 65535
 
 
 def test_only_the_given_images_are_drawn_in_batches_of_any_number(tmp_path: Path) -> None:
     toy = numbered(tmp_path, 40)
-    save_maps(Reds(), toy, tuple(range(3, 40)), tmp_path / "maps", tmp_path)
+    save_maps(Reds(), toy, tuple(range(3, 40)), tmp_path / "maps")
     assert len(list((tmp_path / "maps").glob("*.png"))) == 37
     stored = read_map(tmp_path / "maps" / "39.png", FULL_SCALE)
     assert np.abs(stored - 100 * red(toy, 39)).max() <= FULL_SCALE / 65535
 
 
-def test_maps_json_says_scale_number_and_clipped_pixels(tmp_path: Path) -> None:
+def test_maps_json_says_scale_clipped_pixels_and_whose_each_map_is(tmp_path: Path) -> None:
     toy = numbered(tmp_path, 2)
-    save_maps(Reds(gain=300.0), toy, (0, 1), tmp_path / "maps", tmp_path)
+    save_maps(Reds(gain=300.0), toy, (0, 1), tmp_path / "maps")
     clipped = int(sum((300 * red(toy, k) > FULL_SCALE).sum() for k in (0, 1)))
     assert clipped > 0
     assert read_json(tmp_path / "maps" / "maps.json") == {
         "full_scale": FULL_SCALE,
         "bits": 16,
-        "maps": 2,
         "clipped_pixels": clipped,
+        "maps": {name: str(tmp_path / name) for name in ("0.png", "1.png")},
     }
 
 
-def test_a_file_outside_the_data_keeps_its_name_only(tmp_path: Path) -> None:
-    toy = data(tmp_path / "elsewhere", ["far.png"])
-    save_maps(Reds(), toy, (0,), tmp_path / "maps", tmp_path / "data")
-    assert (tmp_path / "maps" / "far.png").exists()
+def test_images_of_one_name_keep_a_map_each(tmp_path: Path) -> None:
+    save_maps(Reds(), data(tmp_path, ["1.png", "1.jpg"]), (0, 1), tmp_path / "maps")
+    assert read_json(tmp_path / "maps" / "maps.json")["maps"] == {
+        "1.png": str(tmp_path / "1.png"),
+        "1.jpg.png": str(tmp_path / "1.jpg"),
+    }
 
 
 @pytest.mark.parametrize("indices", [(), (0, 1)])
 def test_without_maps_nothing_is_written(tmp_path: Path, indices: tuple[int, ...]) -> None:
     detector = Scorer() if indices else Reds()
-    save_maps(detector, numbered(tmp_path, 2), indices, tmp_path / "maps", tmp_path)
+    save_maps(detector, numbered(tmp_path, 2), indices, tmp_path / "maps")
     assert not (tmp_path / "maps").exists()
 
 
 def test_the_gallery_holds_image_map_and_explanation_of_each_path(tmp_path: Path) -> None:
     toy = numbered(tmp_path, 5)
     scores = {"score": [0.3, 0.1, 0.5, 0.2, 0.4]}
-    save_gallery(Reds(), toy, range(5), scores, tmp_path / "fold", tmp_path)
+    save_gallery(Reds(), toy, range(5), scores, (), tmp_path / "fold", tmp_path)
     tensors, paths = gallery(tmp_path / "fold")
     assert paths == ["1.png", "3.png", "0.png", "4.png", "2.png"]  # in the order of the scores
     assert set(tensors) == {"image", "map", "green"}
@@ -130,7 +132,7 @@ def test_the_gallery_holds_image_map_and_explanation_of_each_path(tmp_path: Path
 
 def test_scores_belong_to_the_indices_not_to_the_data_set(tmp_path: Path) -> None:
     toy = numbered(tmp_path, 6)
-    save_gallery(Reds(), toy, (5, 2), {"score": [0.9, 0.1]}, tmp_path / "fold", tmp_path)
+    save_gallery(Reds(), toy, (5, 2), {"score": [0.9, 0.1]}, (), tmp_path / "fold", tmp_path)
     assert gallery(tmp_path / "fold")[1] == ["2.png", "5.png"]
 
 
@@ -139,7 +141,7 @@ def test_of_many_images_the_ends_of_the_ranking_and_an_even_choice_are_kept(
 ) -> None:
     toy = numbered(tmp_path, 100)
     scores = {"score": [float(k) for k in range(100)]}
-    save_gallery(Reds(), toy, range(100), scores, tmp_path / "fold", tmp_path)
+    save_gallery(Reds(), toy, range(100), scores, (), tmp_path / "fold", tmp_path)
     tensors, paths = gallery(tmp_path / "fold")
     ranks = [int(Path(path).stem) for path in paths]
     assert len(ranks) == len(tensors["map"]) == GALLERY_SIZE
@@ -147,12 +149,26 @@ def test_of_many_images_the_ends_of_the_ranking_and_an_even_choice_are_kept(
     assert set(np.diff(ranks)) <= {3, 4}
 
 
+def test_wrongly_judged_images_come_first_and_each_image_once(tmp_path: Path) -> None:
+    toy = numbered(tmp_path, 100)
+    scores = {"score": [float(k) for k in range(100)]}
+    save_gallery(Reds(), toy, range(100), scores, (50, 0, 98), tmp_path / "fold", tmp_path)
+    ranks = [int(Path(path).stem) for path in gallery(tmp_path / "fold")[1]]
+    assert ranks[:3] == [50, 0, 98]
+    assert len(set(ranks)) == len(ranks) == GALLERY_SIZE
+    many = tuple(range(40))
+    save_gallery(Reds(), toy, range(100), scores, many, tmp_path / "many", tmp_path)
+    ranks = [int(Path(path).stem) for path in gallery(tmp_path / "many")[1]]
+    assert ranks[: GALLERY_SIZE // 2] == list(many[: GALLERY_SIZE // 2])
+    assert max(ranks) > 60  # the rest is spread over the ranking
+
+
 def test_a_detector_without_a_map_shows_its_images_only(tmp_path: Path) -> None:
     toy = numbered(tmp_path, 3)
-    save_gallery(Scorer(), toy, range(3), {"score": [1.0, 2.0, 3.0]}, tmp_path, tmp_path)
+    save_gallery(Scorer(), toy, range(3), {"score": [1.0, 2.0, 3.0]}, (), tmp_path, tmp_path)
     assert set(gallery(tmp_path)[0]) == {"image"}
 
 
 def test_no_images_make_no_gallery(tmp_path: Path) -> None:
-    save_gallery(Reds(), numbered(tmp_path, 1), (), {"score": []}, tmp_path / "f", tmp_path)
+    save_gallery(Reds(), numbered(tmp_path, 1), (), {"score": []}, (), tmp_path / "f", tmp_path)
     assert not (tmp_path / "f").exists()

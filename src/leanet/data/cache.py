@@ -75,7 +75,7 @@ def cache_images(paths: Sequence[Path], size: int, folder: Path, device: torch.d
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(file) as temporary:
             _decode_into(np.memmap(temporary, np.uint8, "w+", shape=shape), paths, size)
-            write_json(file.with_suffix(".json"), {"key": key, "shape": shape})
+        write_json(file.with_suffix(".json"), {"key": key, "shape": shape})
     return Cache(np.memmap(file, np.uint8, "r", shape=shape), device)
 
 

@@ -165,8 +165,8 @@ def _scratch(lab: Array, surface: Mask, rng: Generator) -> Change:
     turn = rng.uniform(0, 2 * np.pi) + bend * along
     rows = row + length * np.cumsum(np.sin(turn)) / 64 - length * np.sin(turn).sum() / 128
     columns = column + length * np.cumsum(np.cos(turn)) / 64 - length * np.cos(turn).sum() / 128
-    y, x = np.indices(surface.shape)
-    distances = np.hypot(y[..., None] - rows, x[..., None] - columns)
+    at = np.indices(surface.shape)[..., None]
+    distances = np.hypot(at[0] - rows, at[1] - columns)
     nearest = distances.argmin(axis=-1)
     half_width = max(rng.uniform(0.004, 0.009) * size, 0.4) * (1 - 1.6 * along[nearest] ** 2)
     alpha = np.clip(half_width + 0.6 - distances.min(axis=-1), 0.0, 1.0)

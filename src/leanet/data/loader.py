@@ -89,7 +89,8 @@ def _cycled(indices: Sequence[int], count: int, generator: torch.Generator) -> l
 def _split(indices: Sequence[int], batch_size: int) -> list[list[int]]:
     batches = [list(indices[k : k + batch_size]) for k in range(0, len(indices), batch_size)]
     if len(batches) > 1 and len(batches[-1]) == 1:
-        batches[-2] += batches.pop()
+        last = batches.pop()
+        batches[-1] += last
     return batches
 
 

@@ -249,8 +249,8 @@ def _from_a_point_inside(scene: Scene, rng: Generator) -> tuple[Array, Array]:
 
 def _across_a_line(scene: Scene, rng: Generator) -> Array:
     turn = rng.uniform(0, 2 * np.pi)
-    across: Array = scene.x * np.cos(turn) + scene.y * np.sin(turn)
-    return across - rng.uniform(-0.6, 0.6)
+    across: Array = scene.x * np.cos(turn) + scene.y * np.sin(turn) - rng.uniform(-0.6, 0.6)
+    return across
 
 
 def _mix(albedo: Array, color: Array, alpha: Array) -> Array:
@@ -265,7 +265,7 @@ def _light(scene: Scene, rng: Generator) -> Array:
     turn, warmth = rng.uniform(0, 2 * np.pi), rng.normal(0.0, 0.05)
     slope = rng.uniform(0.0, 0.22) * (scene.x * np.cos(turn) + scene.y * np.sin(turn))
     corner = rng.uniform(0.0, 0.16) * (scene.x**2 + scene.y**2)
-    level = rng.uniform(0.75, 1.3) * (1 + slope) * (1 - corner)
+    level: Array = rng.uniform(0.75, 1.3) * (1 + slope) * (1 - corner)
     tint: Array = np.exp(warmth * np.array([1.0, 0.0, -1.0]))
     return level[..., None] * tint
 

@@ -287,7 +287,7 @@ def _gate(
         for point, attention in zip(network.points, output.attention, strict=True):
             flat = attention.flatten(1)
             means.setdefault(point, []).extend(flat.mean(dim=1).tolist())
-            spreads.setdefault(point, []).extend(flat.std(dim=1).tolist())
+            spreads.setdefault(point, []).extend(flat.std(dim=1, correction=0).tolist())
     gate = {
         f"A{point + 1}": {
             "strength": float(network.strength[k]),

@@ -81,15 +81,16 @@ def map_model(
     key = hashlib.sha256(",".join(map(str, normals)).encode()).hexdigest()[:12]
     folder = data.run / "map_models" / key
     if (folder / WEIGHTS).exists():
-        model = colorizer.build(config, data.img_size, {"map_top": 0.0}).to(runtime.device)
+        model = colorizer.build(config, data.img_size, {"map_top": 0.0})
         model.load_state_dict(checkpoint.load(folder / WEIGHTS)[0])
+        model.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     else:
         rest, held = colorizer.split_normals(config, normals, data, runtime)
         name = f"map model {key}"
         model, epochs = colorizer.train_on(config, rest, held, data, folder, runtime, name=name)
         metadata = {"epochs": epochs, "trained_on": [str(data.samples[i].path) for i in rest]}
         checkpoint.save(folder / WEIGHTS, model.state_dict(), metadata)
-        forget(folder)
+    forget(folder)
     model.eval()
     return model
 

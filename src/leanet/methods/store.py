@@ -45,8 +45,16 @@ def load_detector(folder: Path, device: torch.device | str = "cpu") -> DetectorM
             "finish the run with `leanet fit ... --resume`"
         )
     tensors, metadata = checkpoint.load(path)
-    method = catalog.find(metadata["method"])
-    config = from_dict(method.config, metadata["config"])
-    detector = method.build(config, metadata["img_size"], metadata["extra"])
-    detector.load_state_dict(tensors)
-    return detector.to(device).eval()
+    try:
+        method = catalog.find(metadata["method"])
+        config = from_dict(method.config, metadata["config"])
+        detector = method.build(config, metadata["img_size"], metadata["extra"])
+        detector.load_state_dict(tensors)
+    except (KeyError, TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{path} holds no detector that leanet {__version__} can rebuild (written by version "
+            f"{metadata.get('leanet', 'unknown')}): {reason}"
+        ) from error
+    detector.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # as trained
+    return detector.eval()

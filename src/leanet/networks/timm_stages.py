@@ -183,6 +183,7 @@ def _rename(tensors: Mapping[str, Tensor], net: FeatureListNet) -> dict[str, Ten
 
 
 def _probe_size(name: str, img_size: int | None, strides: tuple[int, ...]) -> int:
-    if has_fixed_size(name):
-        return img_size or int(timm.get_pretrained_cfg(name).input_size[-1])
-    return 2 * max(strides)
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not config.fixed_input_size:
+        return 2 * max(strides)
+    return img_size or int(config.input_size[-1])

@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from leanet.records import ANOMALOUS, NORMAL
-from leanet.report.run import Part, Run, Trial
-from leanet.training.journal import Record
+from leanet.report.run import Part, Record, Run, Trial
 
 Panel = Callable[[Axes], None]
 

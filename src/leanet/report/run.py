@@ -16,11 +16,11 @@ from typing import Any
 
 import yaml
 
-from leanet.files import read_csv, read_json
+from leanet.files import read_csv, read_json, read_json_lines
 from leanet.records import ANOMALOUS, NORMAL
-from leanet.training import journal
 
 FINAL = "final"
+Record = dict[str, Any]  # one epoch of a journal
 _FACTS = frozenset({"path", "role", "label", "kind", "verdict", "threshold"})  # no scores
 
 
@@ -66,7 +66,7 @@ class Part:
     remarks: Mapping[str, Any]
     epochs: int
     seconds: float
-    journal: tuple[journal.Record, ...]
+    journal: tuple[Record, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,11 +119,10 @@ class Run:
         return PurePath(str(self.config["data"])).name or str(self.config["data"])
 
     @property
-    def map_model_journals(self) -> list[list[journal.Record]]:
+    def map_model_journals(self) -> list[list[Record]]:
         """Journals of the map models, in no particular order."""
-        return [
-            journal.read(file) for file in sorted(self.folder.glob("map_models/*/journal.jsonl"))
-        ]
+        files = sorted(self.folder.glob("map_models/*/journal.jsonl"))
+        return [read_json_lines(file) for file in files]
 
     @property
     def finished(self) -> datetime:
@@ -192,7 +191,7 @@ def _part(folder: Path) -> Part:
         remarks=outcome["remarks"],
         epochs=outcome["epochs"],
         seconds=outcome["seconds"],
-        journal=tuple(journal.read(folder / "journal.jsonl")),
+        journal=tuple(read_json_lines(folder / "journal.jsonl")),
     )
 
 

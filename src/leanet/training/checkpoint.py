@@ -60,9 +60,17 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> State:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: State) -> None:
-    """Put back what `optimizer_tensors` gave; hyperparameters stay those of `optimizer`."""
+    """Put back what `optimizer_tensors` gave; hyperparameters stay those of `optimizer`.
+
+    Every tensor gets the memory format of its parameter: fused steps walk through both in storage
+    order.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, State] = {}
     for key, value in tensors.items():
         index, name = key.split(".", 1)
+        parameter = parameters[int(index)]
+        if value.shape == parameter.shape:
+            value = torch.empty_like(parameter, dtype=value.dtype, device="cpu").copy_(value)
         state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

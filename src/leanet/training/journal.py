@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from leanet.files import write_text
+from leanet.files import read_json_lines, write_text
 
 Record = dict[str, Any]
 
@@ -19,12 +19,7 @@ def append(path: Path, record: Record) -> None:
 
 def read(path: Path) -> list[Record]:
     """All complete lines; a line cut off by a kill is left out."""
-    if not path.exists():
-        return []
-    records = []
-    for line in path.read_text(encoding="utf-8").split("\n")[:-1]:
-        records.append(json.loads(line))
-    return records
+    return read_json_lines(path)
 
 
 def rewind(path: Path, num_epochs: int) -> list[Record]:

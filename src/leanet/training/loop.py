@@ -114,7 +114,9 @@ def fit(job: Job, runtime: Runtime, folder: Path) -> list[journal.Record]:
             generator = runtime.generator(job.name, "order", state.epoch)
             order = epoch_order(job.source, schedule.batch_size, generator, schedule.balance)
             record = {"epoch": state.epoch, "lr": optimizer.param_groups[0]["lr"]}
-            record |= _train_epoch(job, wrapped, wrapped_optimizer, order, runtime)
+            record |= _train_epoch(
+                job, wrapped, wrapped_optimizer, order, runtime, epoch=state.epoch
+            )
             if job.validate is not None:
                 record |= job.validate(wrapped)
             _advance(state, record, schedule, network)
@@ -182,6 +184,8 @@ def _train_epoch(
     optimizer: torch.optim.Optimizer,
     order: list[list[int]],
     runtime: Runtime,
+    *,
+    epoch: int,
 ) -> dict[str, float]:
     network.train()
     values: dict[str, list[Tensor]] = {}
@@ -193,18 +197,20 @@ def _train_epoch(
         for key, value in losses.items():
             values.setdefault(f"train_{key}", []).append(value.detach())
     stacked = {key: torch.stack(steps).float() for key, steps in values.items()}
-    _require_finite(stacked["train_loss"], order, job.files)
+    _require_finite(stacked["train_loss"], order, job.files, epoch)
     return {key: float(steps.mean()) for key, steps in stacked.items()}
 
 
-def _require_finite(steps: Tensor, order: list[list[int]], files: Sequence[Path]) -> None:
+def _require_finite(
+    steps: Tensor, order: list[list[int]], files: Sequence[Path], epoch: int
+) -> None:
     lost = (~torch.isfinite(steps)).nonzero()
     if len(lost):
         first = int(lost[0])
         names = ", ".join(str(files[i]) for i in order[first]) if files else str(order[first])
         raise LossNotFiniteError(
-            f"the loss became {float(steps[first])} in batch {first + 1} of {len(order)} "
-            f"({names}); try a lower --lr or --precision 32-true"
+            f"the loss became {float(steps[first])} in epoch {epoch + 1}, batch {first + 1} of "
+            f"{len(order)} ({names}); try a lower --lr or --precision 32-true"
         )
 
 

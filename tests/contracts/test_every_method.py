@@ -1,0 +1,214 @@
+"""What every method promises, whichever it is: a new method is one more line in the catalog."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import Tensor, nn
+
+from leanet.config import from_dict, to_dict, to_yaml
+from leanet.data.folds import single_fold
+from leanet.methods.catalog import METHODS
+from leanet.methods.recipe import DetectorModule, Material, Trained
+from leanet.methods.store import load_detector, save_detector
+from leanet.records import Prediction
+from leanet.runtime import make_runtime
+
+SIDE = 32
+SLOW = {"epochs": 1, "map_model": {"epochs": 1}}  # the only defaults that are changed
+
+
+def one_epoch(name: str) -> Any:
+    """The method's default configuration with a single epoch."""
+    fields = METHODS[name].config.__dataclass_fields__
+    return from_dict(METHODS[name].config, {k: v for k, v in SLOW.items() if k in fields})
+
+
+def train(name: str, data: Material, folder: Path, seed: int = 0) -> Trained:
+    """One toy epoch."""
+    run = dataclasses.replace(data, run=folder)
+    (folder / "cache").mkdir(parents=True)
+    fold = single_fold(data.samples, seed=0, inner_splits=2)
+    runtime = make_runtime("cpu", "32-true", seed)
+    return METHODS[name].train(one_epoch(name), fold, run, folder / "final", runtime, None)
+
+
+@pytest.fixture(scope="module")
+def trained(
+    material: Callable[..., Material], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Trained]:
+    """trained("leanet") -> the method after one epoch; trained once."""
+    data, known = material(), {}
+
+    def get(name: str) -> Trained:
+        if name not in known:
+            known[name] = train(name, data, tmp_path_factory.mktemp(name))
+        return known[name]
+
+    return get
+
+
+@pytest.fixture(params=METHODS)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def detector(name: str, trained: Callable[[str], Trained]) -> DetectorModule:
+    return trained(name).detector
+
+
+@pytest.fixture(scope="module")
+def image() -> Tensor:
+    return torch.rand(3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(7))
+
+
+@torch.inference_mode()
+def answer(detector: DetectorModule, image: Tensor) -> dict[str, Tensor]:
+    """All tensors of a prediction by name."""
+    prediction: Prediction = detector(image)
+    named = {"score": prediction.score, "map": prediction.map, **prediction.parts}
+    return {key: value for key, value in named.items() if value is not None}
+
+
+def test_the_default_configuration_builds_and_survives_yaml(name: str) -> None:
+    config = METHODS[name].config()
+    assert from_dict(METHODS[name].config, yaml.safe_load(to_yaml(config))) == config
+    assert yaml.safe_load(to_yaml(config)) == to_dict(config)
+
+
+def test_every_option_is_explained(name: str) -> None:
+    lines = to_yaml(METHODS[name].config()).splitlines()
+    explained = [line.strip() for line in lines if line.strip().startswith("#")]
+    assert len(explained) * 2 == len(lines)
+    assert all(len(line) > 10 for line in explained)
+
+
+def test_presets_are_valid_and_change_something(name: str) -> None:
+    method = METHODS[name]
+    assert "paper" in method.presets
+    for preset in method.presets.values():
+        assert from_dict(method.config, preset) != method.config()
+
+
+def test_the_detector_gives_finite_scores_and_maps(
+    detector: DetectorModule, image: Tensor
+) -> None:
+    with torch.inference_mode():
+        prediction = detector(image)
+    assert prediction.score.shape == (3,)
+    assert prediction.score.dtype == torch.float32
+    assert (prediction.map is None) == (detector.map_unit is None)
+    if prediction.map is not None:
+        assert prediction.map.shape == (3, 1, SIDE, SIDE)
+        assert prediction.map.min() >= 0
+    assert all(part.shape == (3,) for part in prediction.parts.values())
+    assert all(value.isfinite().all() for value in answer(detector, image).values())
+    assert set(detector.logits) <= {"score", *prediction.parts}
+
+
+def test_the_detector_is_ready_to_use(detector: DetectorModule) -> None:
+    assert not any(module.training for module in detector.modules())
+    assert detector.img_size == SIDE
+
+
+def test_an_image_gets_the_same_answer_alone_or_in_a_batch(
+    detector: DetectorModule, image: Tensor
+) -> None:
+    together = answer(detector, image)
+    alone = [answer(detector, one[None]) for one in image]
+    for key, expected in together.items():
+        got = torch.cat([one[key] for one in alone])
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_evaluation_is_deterministic(detector: DetectorModule, image: Tensor) -> None:
+    first, second = answer(detector, image), answer(detector, image)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_the_input_is_not_changed(detector: DetectorModule, image: Tensor) -> None:
+    before = image.clone()
+    answer(detector, image)
+    detector.explain(image)
+    assert torch.equal(image, before)
+
+
+def test_saved_and_loaded_gives_the_same(
+    name: str, detector: DetectorModule, image: Tensor, tmp_path: Path
+) -> None:
+    save_detector(tmp_path, name, one_epoch(name), detector)
+    assert [file.name for file in tmp_path.iterdir()] == ["weights.safetensors"]
+    loaded = load_detector(tmp_path)
+    first, second = answer(detector, image), answer(loaded, image)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert loaded.extra() == detector.extra()
+    assert (loaded.map_unit, loaded.map_top) == (detector.map_unit, detector.map_top)
+
+
+def test_held_out_scores_are_there_for_every_output(
+    name: str, trained: Callable[[str], Trained], image: Tensor
+) -> None:
+    outcome = trained(name)
+    outputs = answer(outcome.detector, image).keys() - {"map"}
+    assert outputs <= set(outcome.held_out.scores)
+    lengths = {len(scores) for scores in outcome.held_out.scores.values()}
+    assert lengths == {len(outcome.held_out.indices)}
+    assert outcome.epochs == 1
+
+
+def test_pictures_that_explain_are_images_in_a_batch(
+    detector: DetectorModule, image: Tensor
+) -> None:
+    with torch.inference_mode():
+        pictures = detector.explain(image)
+    for value in pictures.values():
+        assert value.shape[0] == 3
+        assert value.shape[1] in (1, 3)
+        assert value.isfinite().all()
+
+
+def test_one_seed_gives_one_detector_and_another_seed_another(
+    name: str,
+    trained: Callable[[str], Trained],
+    material: Callable[..., Material],
+    tmp_path: Path,
+) -> None:
+    first = trained(name)
+    again = train(name, material(), tmp_path / "again")
+    weights, same = first.detector.state_dict(), again.detector.state_dict()
+    assert all(torch.equal(weights[key], same[key]) for key in weights)
+    assert again.held_out == first.held_out
+    assert again.remarks == first.remarks
+    other = train(name, material(), tmp_path / "other", seed=1).detector.state_dict()
+    assert not all(torch.equal(weights[key], other[key]) for key in weights)
+
+
+class Exported(nn.Module):
+    """The two outputs that a shipped detector needs."""
+
+    def __init__(self, detector: DetectorModule) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
+        prediction = self.detector(image)
+        return prediction.score, prediction.map
+
+
+@torch.no_grad()
+def test_the_exported_program_gives_the_same(detector: DetectorModule, image: Tensor) -> None:
+    module = Exported(copy.deepcopy(detector)).eval()
+    program = torch.export.export(module, (image,)).module()
+    for got, expected in zip(program(image), module(image), strict=True):
+        assert (got is None) == (expected is None)
+        if expected is not None:
+            torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)

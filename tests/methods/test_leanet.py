@@ -1,0 +1,187 @@
+"""What LEA-Net reports, decides by and refuses; its network and its maps have tests of their own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from leanet.config import from_dict
+from leanet.data.folds import single_fold
+from leanet.methods import classifier, leanet
+from leanet.methods.leanet import Config, LEADetector
+from leanet.methods.recipe import Material, Trained
+from leanet.ops.fusion import fuse
+from leanet.records import Fold
+from leanet.runtime import Runtime
+
+QUICK: dict[str, Any] = {
+    "adn": "timm/mobilenetv3_small_050",
+    "aan": "mobilenet",
+    "epochs": 2,
+    "map_model": {"epochs": 1, "base": 2},
+}
+
+
+def fold_of(data: Material) -> Fold:
+    return single_fold(data.samples, seed=0, inner_splits=2)
+
+
+def train(data: Material, runtime: Runtime, **options: Any) -> Trained:
+    config = from_dict(Config, QUICK | options)
+    return leanet.train(config, fold_of(data), data, data.run / "final", runtime)
+
+
+@pytest.fixture
+def image() -> torch.Tensor:
+    return torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.fixture(scope="module")
+def trained(material: Callable[..., Material]) -> Trained:
+    from leanet.runtime import make_runtime
+
+    return train(material(), make_runtime("cpu", "32-true"), learn_strength=True)
+
+
+@torch.inference_mode()
+def test_all_single_scores_are_reported(trained: Trained, image: torch.Tensor) -> None:
+    detector = trained.detector
+    assert isinstance(detector, LEADetector)
+    prediction = detector(image)
+    assert set(prediction.parts) == {"fused", "adn", "aan", "map"}
+    singles = {name: prediction.parts[name] for name in ("adn", "aan", "map")}
+    assert torch.equal(prediction.parts["fused"], fuse(detector.fusion, singles))
+    assert torch.equal(prediction.score, prediction.parts["fused"])
+    assert set(trained.held_out.scores) == {"score", "fused", "adn", "aan", "map"}
+
+
+@torch.inference_mode()
+def test_the_map_score_is_the_logarithm_of_the_clipped_mean(
+    trained: Trained, image: torch.Tensor
+) -> None:
+    prediction, scale = trained.detector(image), trained.detector.scale
+    clipped = prediction.map.clamp(max=scale.divisor * scale.headroom)
+    expected = (clipped.mean(dim=(1, 2, 3)) + 1e-3).log()
+    torch.testing.assert_close(prediction.parts["map"], expected, rtol=1e-4, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_the_map_is_that_of_the_colorizer_in_its_unit(
+    trained: Trained, image: torch.Tensor
+) -> None:
+    detector = trained.detector
+    assert torch.equal(detector(image).map, detector.map_model(image).map)
+    assert detector.map_unit == "dE00"
+    assert detector.map_top == 2 * detector.scale.divisor
+
+
+@pytest.mark.parametrize("decide", ["fused", "adn", "aan"])
+def test_the_score_is_the_output_that_decides(
+    decide: str, material: Callable[..., Material], runtime: Runtime, image: torch.Tensor
+) -> None:
+    trained = train(material(), runtime, decide=decide, epochs=1)
+    with torch.inference_mode():
+        prediction = trained.detector(image)
+    assert torch.equal(prediction.score, prediction.parts[decide])
+    assert trained.held_out.scores["score"] == trained.held_out.scores[decide]
+
+
+def test_a_network_without_a_head_cannot_decide(
+    material: Callable[..., Material], runtime: Runtime
+) -> None:
+    with pytest.raises(ValueError, match=r"direct has no head.*--decide fused or adn"):
+        train(material(), runtime, aan="direct", decide="aan")
+
+
+def test_an_attention_point_that_is_not_there_is_refused(
+    material: Callable[..., Material], runtime: Runtime
+) -> None:
+    with pytest.raises(ValueError, match="attention point 7"):
+        train(material(), runtime, attention_points=[7])
+
+
+def test_the_strength_learns_and_the_remarks_say_what_attention_does(trained: Trained) -> None:
+    gate = trained.remarks["gate"]
+    assert set(gate) == {"A4"}
+    assert gate["A4"]["strength"] != 1
+    assert gate["A4"]["strength"] == pytest.approx(
+        trained.detector.network.strength.tolist()[0]
+    )
+    assert 0 < gate["A4"]["attention_mean"] < 1
+    assert gate["A4"]["attention_spatial_sd"] >= 0
+
+
+def test_flat_attention_is_remarked_upon(
+    material: Callable[..., Material], runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = material()
+    options: dict[str, Any] = {"aan": "direct", "attention_points": [1, 4], "epochs": 1}
+    monkeypatch.setattr(leanet, "FLAT", math.inf)
+    remarks = train(data, runtime, **options).remarks
+    assert remarks["flat_attention"] == ["A2", "A5"]
+    for gate in remarks["gate"].values():
+        assert gate["strength"] == 1
+        assert 0.5 < gate["attention_mean"] < torch.tensor(1.0).sigmoid()
+    assert remarks["gate"]["A2"]["attention_spatial_sd"] > 0
+    assert remarks["gate"]["A5"]["attention_spatial_sd"] == 0  # a single pixel at 32 px
+
+
+def test_attention_counts_as_flat_below_its_limit_only(
+    material: Callable[..., Material], runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leanet, "FLAT", 0.0)
+    assert train(material(), runtime, epochs=1).remarks["flat_attention"] == []
+
+
+@pytest.mark.parametrize("mode", ["in_sample", "out_of_fold"])
+def test_the_remarks_say_where_the_maps_come_from(
+    mode: str, material: Callable[..., Material], runtime: Runtime
+) -> None:
+    data = material()
+    trained = train(data, runtime, map_mode=mode, epochs=1)
+    assert trained.remarks["map_mode"] == mode
+    assert len(list((data.run / "map_models").iterdir())) == {"in_sample": 1, "out_of_fold": 3}[mode]
+
+
+def test_without_attention_the_classifier_is_the_plain_one_bit_for_bit(
+    material: Callable[..., Material], runtime: Runtime, image: torch.Tensor
+) -> None:
+    """Same images, same order, same start: what differs between the methods is the attention."""
+    data, other = material(), material()
+    options = {key: QUICK[key] for key in ("adn", "epochs")}
+    lea = train(data, runtime, aan="direct", attention_points=[])
+    plain = classifier.train(
+        from_dict(classifier.Config, options), fold_of(other), other, other.run / "final", runtime
+    )
+    with torch.inference_mode():
+        assert torch.equal(lea.detector(image).parts["adn"], plain.detector(image).score)
+    assert set(lea.held_out.scores) == {"score", "fused", "adn", "map"}
+    assert lea.remarks["gate"] == {}
+
+
+def test_the_explanation_shows_every_point(
+    material: Callable[..., Material], runtime: Runtime, image: torch.Tensor
+) -> None:
+    trained = train(material(), runtime, attention_points=[0, 3], epochs=1)
+    with torch.inference_mode():
+        pictures = trained.detector.explain(image)
+    names = [f"{what} A{p}" for p in (1, 4) for what in ("attention", "before", "after")]
+    assert list(pictures) == ["repainted", *names]
+    for point, side in ((1, 16), (4, 2)):
+        for what in ("attention", "before", "after"):
+            assert pictures[f"{what} A{point}"].shape == (4, 1, side, side)
+        steered = pictures[f"before A{point}"] * (1 + pictures[f"attention A{point}"])
+        torch.testing.assert_close(pictures[f"after A{point}"], steered, rtol=1e-4, atol=1e-5)
+
+
+def test_the_threshold_is_marked_when_nothing_is_held_out(
+    material: Callable[..., Material], runtime: Runtime
+) -> None:
+    trained = train(material(), runtime, val_fraction=0.0, epochs=1)
+    assert trained.remarks["threshold_in_sample"] is True
+    assert len(trained.held_out.indices) == 24
+    assert trained.epochs == 1
