@@ -1,4 +1,4 @@
-"""What most tests share: a small generated data set, a runtime on the CPU, fits of a few seconds."""
+"""What most tests share: a small generated data set, a runtime on the CPU, quick fits."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -17,9 +18,13 @@ from leanet.cli import VERBS, main
 from leanet.files import read_csv
 
 Call = Callable[..., tuple[int, str, str]]
-QUICK = (
-    "--img_size=32 --device=cpu --precision=32-true --epochs=1 --adn=timm/mobilenetv3_small_050"
-).split()
+QUICK = [
+    "--img_size=32",
+    "--device=cpu",
+    "--precision=32-true",
+    "--epochs=1",
+    "--adn=timm/mobilenetv3_small_050",
+]
 LEA = [*QUICK, "--aan=mobilenet", "--map_model.epochs=1", "--map_model.base=4"]
 
 
@@ -53,7 +58,7 @@ def refused(call: Call) -> Callable[..., str]:
     return run
 
 
-def printed(call: Call, *words: str | Path) -> str:
+def printed(call: Call, *words: Any) -> str:
     status, out, err = call(*words)
     assert status == 0, err
     return out
@@ -146,9 +151,7 @@ def test_a_value_of_the_wrong_type_is_refused(
     assert allowed in message
 
 
-def test_a_missing_folder_names_the_nearest_sibling(
-    refused: Callable[..., str], toy: Path
-) -> None:
+def test_a_missing_folder_names_the_nearest_sibling(refused: Callable[..., str], toy: Path) -> None:
     wrong = toy.with_name("tou")
     for words in (("fit", "leanet", wrong), ("scan", wrong)):
         message = refused(*words)
@@ -170,9 +173,7 @@ def test_an_unknown_layout_is_refused_with_the_known_ones(
     assert "Positive/" in message
 
 
-def test_one_class_only_is_refused(
-    refused: Callable[..., str], toy: Path, tmp_path: Path
-) -> None:
+def test_one_class_only_is_refused(refused: Callable[..., str], toy: Path, tmp_path: Path) -> None:
     shutil.copytree(toy / "Negative", tmp_path / "data" / "Negative")
     message = refused("fit", "leanet", tmp_path / "data", "--out", tmp_path / "run")
     assert "18 normal and 0 anomalous" in message
@@ -256,7 +257,7 @@ def test_resuming_and_overwriting_at_once_is_refused(
 # --- configuration ------------------------------------------------------------------------------
 
 
-def effective(call: Call, *words: str | Path) -> dict[str, object]:
+def effective(call: Call, *words: Any) -> dict[str, object]:
     loaded = yaml.safe_load(printed(call, "fit", *words, "--print_config"))
     assert isinstance(loaded, dict)
     return loaded
@@ -307,6 +308,14 @@ def test_a_file_wins_over_the_preset(call: Call, tmp_path: Path) -> None:
     file.write_text("decide: aan\n")
     got = effective(call, "leanet", "--preset=paper", "--config", file)
     assert (got["decide"], got["map_mode"]) == ("aan", "in_sample")
+
+
+def test_a_preset_in_a_file_is_refused_rather_than_ignored(
+    refused: Callable[..., str], tmp_path: Path
+) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("preset: paper\n")
+    assert "preset" in refused("fit", "leanet", "--config", file, "--print_config")
 
 
 def test_lists_and_switches_are_read(call: Call) -> None:
@@ -481,9 +490,7 @@ def test_the_data_of_the_command_line_wins_over_those_of_the_file(
         assert str(tmp_path / "none") in refused("fit", "leanet", *words)
 
 
-def test_control_c_prints_one_line(
-    call: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_control_c_prints_one_line(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(argv: list[str]) -> None:
         raise KeyboardInterrupt
 

@@ -224,9 +224,7 @@ def test_an_earlier_run_is_left_alone(quick_fit: Fit, toy: Path, plain_run: Path
     assert {name: (plain_run / name).read_bytes() for name in files(plain_run)} == before
 
 
-def test_resuming_with_other_options_lists_them(
-    quick_fit: Fit, toy: Path, plain_run: Path
-) -> None:
+def test_resuming_with_other_options_lists_them(quick_fit: Fit, toy: Path, plain_run: Path) -> None:
     with pytest.raises(ValueError, match=r"seed 0 -> 1; epochs 2 -> 3\)"):
         quick_fit("colorizer", toy, plain_run, base=2, earlier="resume", seed=1, epochs=3)
     with pytest.raises(ValueError, match="method 'colorizer' -> 'classifier'"):
@@ -302,9 +300,7 @@ def test_with_folds_a_given_test_part_stays_for_the_end(
     assert sides["final"]["test"] == {p for p in files(data) if p.startswith("test/")}
 
 
-def test_normal_images_alone_train_the_colorizer(
-    quick_fit: Fit, toy: Path, tmp_path: Path
-) -> None:
+def test_normal_images_alone_train_the_colorizer(quick_fit: Fit, toy: Path, tmp_path: Path) -> None:
     data = mvtec(tmp_path / "data", toy)
     run = quick_fit("colorizer", data, tmp_path / "run", base=2)
     assert len(predictions(run, "final", "test")) == 12
@@ -313,12 +309,10 @@ def test_normal_images_alone_train_the_colorizer(
 def test_a_training_part_without_defects_is_pooled_for_cross_validation(
     quick_fit: Fit, toy: Path, tmp_path: Path
 ) -> None:
-    data, said = mvtec(tmp_path / "data", toy), []
+    data, said = mvtec(tmp_path / "data", toy), list[str]()
     with pytest.raises(ValueError, match=r"12 normal images and no anomalous(.|\n)*--folds"):
         quick_fit("classifier", data, tmp_path / "none")
-    run = quick_fit(
-        "classifier", data, tmp_path / "run", folds=3, epochs=1, tell=said.append
-    )
+    run = quick_fit("classifier", data, tmp_path / "run", folds=3, epochs=1, tell=said.append)
     assert any("pooled" in text for text in said)
     tested = {path for fold in FOLDS for path in roles(run)[fold]["test"]}
     assert tested == files(data)
@@ -394,9 +388,7 @@ def test_impossible_options_are_refused_in_two_lines(
 
 
 @pytest.mark.parametrize("method", ["classifier", "leanet"])
-def test_one_class_only_is_refused(
-    method: str, quick_fit: Fit, toy: Path, tmp_path: Path
-) -> None:
+def test_one_class_only_is_refused(method: str, quick_fit: Fit, toy: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(toy / "Negative", data / "Negative")
     with pytest.raises(ValueError, match=r"colorizer|Positive"):

@@ -23,11 +23,20 @@ loop.SECONDS_BETWEEN_CHECKPOINTS = float(sys.argv[1])
 from leanet.cli import main
 sys.exit(main(sys.argv[2:]))
 """
-OPTIONS = (
-    "--folds=3 --img_size=32 --device=cpu --precision=32-true --seed=3 --adn=timm/"
-    "mobilenetv3_small_050 --aan=mobilenet --learn_strength --epochs=6 "
-    "--map_model.epochs=5 --map_model.base=8 --map_model.dropout=0.2"
-).split()
+OPTIONS = [
+    "--folds=3",
+    "--img_size=32",
+    "--device=cpu",
+    "--precision=32-true",
+    "--seed=3",
+    "--adn=timm/mobilenetv3_small_050",
+    "--aan=mobilenet",
+    "--learn_strength",
+    "--epochs=6",
+    "--map_model.epochs=5",
+    "--map_model.base=8",
+    "--map_model.dropout=0.2",
+]
 EVERY_EPOCH, NEVER = 0.0, 1e9
 PATIENCE = 120.0  # seconds until a moment that does not come counts as a failure
 
@@ -104,10 +113,8 @@ def uninterrupted(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def test_kills_leave_no_trace_in_the_result(
-    toy: Path, uninterrupted: Path, tmp_path: Path
-) -> None:
-    run, resume = tmp_path / "run", []
+def test_kills_leave_no_trace_in_the_result(toy: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    run, resume = tmp_path / "run", list[str]()
     for name, (between, moment) in KILLS.items():
         process = start(toy, run, *resume, between=between)
         status, errors = stop_when(process, run, moment, signal.SIGKILL)
@@ -134,9 +141,7 @@ def test_the_comparison_covers_weights_predictions_and_metrics_of_every_fold(
 def test_control_c_ends_in_one_line_and_the_run_can_be_resumed(toy: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = start(toy, run)
-    status, errors = stop_when(
-        process, run, lines(1, "map_models/*/journal.jsonl"), signal.SIGINT
-    )
+    status, errors = stop_when(process, run, lines(1, "map_models/*/journal.jsonl"), signal.SIGINT)
     assert status == 130
     assert errors.strip() == "leanet: stopped; the same command with --resume goes on"
     assert not list(run.rglob(".*")), "no temporary file stays behind"

@@ -7,9 +7,26 @@ from __future__ import annotations
 
 import sys
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from leanet.version import __version__
+
+if TYPE_CHECKING:  # a type checker sees the functions, not the files of the same name
+    from leanet.api import evaluate as evaluate
+    from leanet.api import fit as fit
+    from leanet.api import load as load
+    from leanet.api import predict as predict
+    from leanet.api import report as report
+    from leanet.api import scan as scan
+    from leanet.data.toy import make_toy as make_toy
+    from leanet.demo import demo as demo
+    from leanet.ops.color import delta_e_2000 as delta_e_2000
+    from leanet.ops.color import rgb_to_lab as rgb_to_lab
+    from leanet.records import ANOMALOUS as ANOMALOUS
+    from leanet.records import NORMAL as NORMAL
+    from leanet.records import Detector as Detector
+    from leanet.records import Prediction as Prediction
+    from leanet.records import Sample as Sample
 
 _PUBLIC = {
     "scan": "leanet.api",

@@ -35,6 +35,14 @@ class Verb(NamedTuple):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(arguments)
+    except BrokenPipeError:  # the reader of our output (head, less) has seen enough
+        sys.stdout = None  # nothing is flushed at exit
+        return 0
+
+
+def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(HELP.format(verbs="\n".join(f"  {v.usage:<38} {v.help}" for v in VERBS.values())))
         return 0 if arguments else 2
@@ -46,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name not in VERBS:
             raise UsageError(f"unknown verb {name!r}{nearest(name, VERBS)}; allowed: {_verbs()}")
         VERBS[name].run(rest)
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError) as error:
         print(f"leanet: {_one_message(error)}", file=sys.stderr)
         return 2
@@ -104,8 +114,7 @@ def _fit(argv: list[str]) -> None:
     parser.add_argument("--data", default=None, help="as in a run's config.yaml")
     words = [word for word in argv[1:] if word != "--print_config"]
     given = parser.parse_args(_config_first(words))
-    if given.method != method:
-        raise UsageError(f"the configuration is for {given.method}, not for {method}")
+    _check_file(given, method, argv)
     values = given.as_dict()
     options, config = build(Options, values), build(recipe.config, values)
     if "--print_config" in argv:  # ours explains every key
@@ -213,6 +222,14 @@ def _with_underscores(word: str) -> str:
         return word
     flag, equals, value = word.partition("=")
     return "--" + flag[2:].replace("-", "_") + equals + value
+
+
+def _check_file(given: Any, method: str, argv: Sequence[str]) -> None:
+    """Refuse a configuration file of another method, or one that names a preset."""
+    if given.preset != _value_of("--preset", argv):
+        raise UsageError("a preset counts on the command line only; take it out of the file")
+    if given.method != method:
+        raise UsageError(f"the configuration is for {given.method}, not for {method}")
 
 
 def _config_first(words: Sequence[str]) -> list[str]:

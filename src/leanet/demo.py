@@ -23,8 +23,9 @@ TOY: dict[str, Any] = {
     "num_anomalous": 12,
     "size": 96,
 }
-COMMON: dict[str, Any] = {"folds": 4, "img_size": 64, "seed": 0, "epochs": 30}
+COMMON: dict[str, Any] = {"folds": 3, "img_size": 64, "seed": 0, "epochs": 30}
 LEANET: dict[str, Any] = {"map_model": {"epochs": 60, "base": 16}}
+FOLDERS = {"data", "leanet", "classifier"}
 
 
 def demo(
@@ -36,12 +37,15 @@ def demo(
     """Make the data, train both methods, write the report; returns its path.
 
     Raises:
-        ValueError: `out` holds something already and `overwrite` is not set.
+        ValueError: `out` holds something already and `overwrite` is not set, or something else
+            than an earlier demo.
     """
     out = Path(out)
     if out.exists() and any(out.iterdir()):
         if not overwrite:
             raise ValueError(f"{out} is not empty; use --overwrite or another --out")
+        if not {entry.name for entry in out.iterdir()} <= FOLDERS:
+            raise ValueError(f"{out} holds more than an earlier demo; give another --out")
         shutil.rmtree(out)
     started = time.monotonic()
     data = make_toy(out / "data", **TOY)

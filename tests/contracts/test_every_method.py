@@ -98,9 +98,7 @@ def test_presets_are_valid_and_change_something(name: str) -> None:
         assert from_dict(method.config, preset) != method.config()
 
 
-def test_the_detector_gives_finite_scores_and_maps(
-    detector: DetectorModule, image: Tensor
-) -> None:
+def test_the_detector_gives_finite_scores_and_maps(detector: DetectorModule, image: Tensor) -> None:
     with torch.inference_mode():
         prediction = detector(image)
     assert prediction.score.shape == (3,)

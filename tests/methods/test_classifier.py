@@ -10,6 +10,7 @@ from leanet.data.folds import single_fold
 from leanet.methods import classifier
 from leanet.methods.classifier import Classifier, Config
 from leanet.methods.recipe import Experience, HeldOut, Material, Trained
+from leanet.methods.supervised import Normalize
 from leanet.networks.resnet import ResNet
 from leanet.runtime import Runtime
 
@@ -17,7 +18,8 @@ from leanet.runtime import Runtime
 def train(
     data: Material, runtime: Runtime, experience: Experience | None = None, **options: Any
 ) -> Trained:
-    config = Config(**({"adn": "timm/mobilenetv3_small_050", "epochs": 2} | options))
+    values: dict[str, Any] = {"adn": "timm/mobilenetv3_small_050", "epochs": 2}
+    config = Config(**(values | options))
     fold = single_fold(data.samples, seed=0, inner_splits=0)
     return classifier.train(config, fold, data, data.run / "final", runtime, experience)
 
@@ -25,7 +27,7 @@ def train(
 def test_the_score_is_the_logit_and_there_is_no_map() -> None:
     torch.manual_seed(0)
     network = ResNet(18).eval()
-    normalize = classifier.Normalize((0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    normalize = Normalize((0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
     detector, image = Classifier(normalize, network, 32), torch.rand(2, 3, 32, 32)
     with torch.no_grad():
         prediction = detector(image)

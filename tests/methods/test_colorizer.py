@@ -17,7 +17,7 @@ from leanet.data.cache import Cache
 from leanet.data.folds import single_fold
 from leanet.methods import colorizer
 from leanet.methods.colorizer import Colorizer, Config, decode_colors, encode_colors, split_normals
-from leanet.methods.recipe import Experience, HeldOut, Material
+from leanet.methods.recipe import Experience, HeldOut, Material, Trained
 from leanet.networks.unet import UNet
 from leanet.ops.color import rgb_to_lab
 from leanet.records import ANOMALOUS, NORMAL, Sample
@@ -46,7 +46,8 @@ def painted(seed: int, patch: bool) -> np.ndarray[Any, Any]:
     lab = np.stack([lightness.clip(35, 75), *(np.full((SIDE, SIDE), v) for v in GREEN)], axis=-1)
     if patch:
         lab[8:24, 12:28, 1:] = BROWN
-    return np.rint(lab2rgb(lab).transpose(2, 0, 1) * 255).astype(np.uint8)
+    pixels: np.ndarray[Any, Any] = np.rint(lab2rgb(lab) * 255).astype(np.uint8)
+    return pixels.transpose(2, 0, 1)
 
 
 def material(run: Path, labels: Sequence[int]) -> tuple[Material, Watched]:
@@ -60,7 +61,7 @@ def config(**changes: Any) -> Config:
     return Config(**({"epochs": 2, "base": 4, "batch_size": 8} | changes))
 
 
-def train(data: Material, runtime: Runtime, config: Config, **more: Any) -> colorizer.Trained:
+def train(data: Material, runtime: Runtime, config: Config, **more: Any) -> Trained:
     fold = single_fold(data.samples, seed=0, inner_splits=0)
     return colorizer.train(config, fold, data, data.run / "final", runtime, **more)
 
@@ -118,7 +119,7 @@ def test_normals_are_held_out_when_there_are_enough(
     count: int, held: int, runtime: Runtime, tmp_path: Path
 ) -> None:
     data, _ = material(tmp_path, [NORMAL] * count)
-    rest, kept = split_normals(config(), range(count), data, runtime)
+    rest, kept, _ = split_normals(config(), range(count), data, runtime)
     assert len(kept) == held
     assert sorted(rest + kept) == list(range(count))
     assert split_normals(config(val_fraction=0.0), range(count), data, runtime)[1] == ()

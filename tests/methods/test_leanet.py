@@ -1,4 +1,4 @@
-"""What LEA-Net reports, decides by and refuses; its network and its maps have tests of their own."""
+"""What LEA-Net reports, decides by and refuses; network and maps have tests of their own."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ def test_all_single_scores_are_reported(trained: Trained, image: torch.Tensor) -
 def test_the_map_score_is_the_logarithm_of_the_clipped_mean(
     trained: Trained, image: torch.Tensor
 ) -> None:
-    prediction, scale = trained.detector(image), trained.detector.scale
+    detector = trained.detector
+    assert isinstance(detector, LEADetector)
+    prediction, scale = detector(image), detector.scale
     clipped = prediction.map.clamp(max=scale.divisor * scale.headroom)
     expected = (clipped.mean(dim=(1, 2, 3)) + 1e-3).log()
     torch.testing.assert_close(prediction.parts["map"], expected, rtol=1e-4, atol=1e-4)
@@ -74,6 +76,7 @@ def test_the_map_is_that_of_the_colorizer_in_its_unit(
     trained: Trained, image: torch.Tensor
 ) -> None:
     detector = trained.detector
+    assert isinstance(detector, LEADetector)
     assert torch.equal(detector(image).map, detector.map_model(image).map)
     assert detector.map_unit == "dE00"
     assert detector.map_top == 2 * detector.scale.divisor
@@ -105,12 +108,11 @@ def test_an_attention_point_that_is_not_there_is_refused(
 
 
 def test_the_strength_learns_and_the_remarks_say_what_attention_does(trained: Trained) -> None:
+    assert isinstance(trained.detector, LEADetector)
     gate = trained.remarks["gate"]
     assert set(gate) == {"A4"}
     assert gate["A4"]["strength"] != 1
-    assert gate["A4"]["strength"] == pytest.approx(
-        trained.detector.network.strength.tolist()[0]
-    )
+    assert gate["A4"]["strength"] == pytest.approx(trained.detector.network.strength.tolist()[0])
     assert 0 < gate["A4"]["attention_mean"] < 1
     assert gate["A4"]["attention_spatial_sd"] >= 0
 
@@ -144,7 +146,9 @@ def test_the_remarks_say_where_the_maps_come_from(
     data = material()
     trained = train(data, runtime, map_mode=mode, epochs=1)
     assert trained.remarks["map_mode"] == mode
-    assert len(list((data.run / "map_models").iterdir())) == {"in_sample": 1, "out_of_fold": 3}[mode]
+    assert (
+        len(list((data.run / "map_models").iterdir())) == {"in_sample": 1, "out_of_fold": 3}[mode]
+    )
 
 
 def test_without_attention_the_classifier_is_the_plain_one_bit_for_bit(

@@ -12,7 +12,7 @@ import torch
 
 from leanet.data.folds import make_folds, single_fold
 from leanet.files import read_csv
-from leanet.methods import map_models
+from leanet.methods import colorizer, map_models
 from leanet.methods.colorizer import Colorizer, Config
 from leanet.methods.map_models import map_model, training_maps
 from leanet.methods.recipe import Material
@@ -128,7 +128,7 @@ def test_a_model_is_trained_once_and_read_again(
 ) -> None:
     data = material()
     first = map_model(CONFIG, range(24), data, runtime)
-    monkeypatch.setattr(map_models.colorizer, "train_on", lambda *a, **k: pytest.fail("again"))
+    monkeypatch.setattr(colorizer, "train_on", lambda *a, **k: pytest.fail("again"))
     again = map_model(CONFIG, range(23, -1, -1)[::-1], data, runtime)
     image = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -145,9 +145,7 @@ def test_the_folds_of_a_run_share_their_models(lea_run: Path) -> None:
     assert len(models) == folds * (folds - 1) // 2 + folds + 1
 
 
-def test_the_models_of_a_run_leave_out_one_fold_two_folds_or_none(
-    lea_run: Path, toy: Path
-) -> None:
+def test_the_models_of_a_run_leave_out_one_fold_two_folds_or_none(lea_run: Path, toy: Path) -> None:
     test_part: dict[str, set[str]] = {}
     for row in read_csv(lea_run / "folds.csv"):
         if row["role"] == "test":

@@ -46,7 +46,7 @@ def test_no_images_give_no_scores(material: Callable[..., Material]) -> None:
 
 
 def test_an_incomplete_detector_says_what_it_lacks() -> None:
-    with pytest.raises(TypeError, match="DetectorModule.*lacks forward"):
+    with pytest.raises(TypeError, match=r"DetectorModule.*lacks forward"):
         DetectorModule()(torch.zeros(1, 3, 8, 8))
 
 

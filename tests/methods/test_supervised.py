@@ -17,7 +17,6 @@ from leanet.data.cache import Cache
 from leanet.methods import supervised
 from leanet.methods.recipe import Experience, HeldOut, Material
 from leanet.methods.supervised import Config, Plan, parts_of, train_network
-from leanet.networks import timm_stages
 from leanet.records import Batch, Fold, Sample
 from leanet.runtime import Runtime
 
@@ -245,7 +244,7 @@ def test_the_weights_of_a_timm_model_are_taken_but_for_the_head(
             made.load_state_dict({n: known[n] for n in made.state_dict()})
         return made
 
-    monkeypatch.setattr(timm_stages.timm, "create_model", offline)
+    monkeypatch.setattr(timm, "create_model", offline)
     weights = {"pretrained": True} if from_hub else {"weights": str(file)}
     network, before = start(config(adn=adn, **weights))
     taken = [t for t in network.state_dict().values() if t.ndim == 4]
@@ -284,7 +283,7 @@ def test_without_a_network_the_hub_says_how_to_give_a_file(
             raise OSError("no route to host")
         return create(name, **options)
 
-    monkeypatch.setattr(timm_stages.timm, "create_model", offline)
+    monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(ValueError, match=r"no route to host.*weights"):
         start(config(adn=adn, pretrained=True))
 

@@ -80,7 +80,7 @@ def test_a_restored_optimizer_takes_the_same_steps(
 ) -> None:
     def make() -> tuple[nn.Module, torch.optim.Optimizer]:
         torch.manual_seed(0)
-        net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 2, 2)).to(memory_format=memory_format)  # type: ignore[call-overload]
+        net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 2, 2)).to(memory_format=memory_format)
         return net, torch.optim.AdamW(net.parameters(), 0.01, fused=fused)
 
     net, optimizer = make()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import leanet.training.loop as loop
 from leanet.data.cache import Cache
-from leanet.data.loader import Source
+from leanet.data.loader import Source, epoch_order
 from leanet.records import Batch
 from leanet.runtime import Runtime
 from leanet.training import journal
@@ -64,7 +64,7 @@ def scripted(values: list[float]) -> Callable[[nn.Module], dict[str, float]]:
     return lambda net: {"val_auroc": next(left)}
 
 
-class Interruption(RuntimeError):
+class InterruptedTrainingError(RuntimeError):
     """Stands for a kill."""
 
 
@@ -81,7 +81,7 @@ def without_seconds(records: list[journal.Record]) -> list[journal.Record]:
 
 
 def test_the_cosine_schedule_falls_from_one_and_is_symmetric() -> None:
-    schedule = Schedule(epochs=10, batch_size=1, lr=1.0, lr_schedule="cosine")
+    schedule = Schedule(epochs=10, batch_size=2, lr=1.0, lr_schedule="cosine")
     factors = [lr_factor(schedule, epoch) for epoch in range(11)]
     assert factors[0] == 1
     assert factors[10] == pytest.approx(0)
@@ -90,15 +90,21 @@ def test_the_cosine_schedule_falls_from_one_and_is_symmetric() -> None:
         assert factors[epoch] + factors[10 - epoch] == pytest.approx(1)
 
 
+@pytest.mark.parametrize(
+    "values", [{"epochs": 0}, {"batch_size": 1}, {"lr": 0.0}, {"lr": -1.0}, {"lr": math.nan}]
+)
+def test_an_impossible_schedule_is_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"at least 1 epoch, 2 images per batch"):
+        Schedule(**({"epochs": 1, "batch_size": 2, "lr": 0.1} | values))
+
+
 def test_the_journal_says_the_rate_of_every_epoch(runtime: Runtime, tmp_path: Path) -> None:
     schedule = Schedule(epochs=3, batch_size=4, lr=0.5, lr_schedule="cosine")
     rates = [record["lr"] for record in fit(job(schedule), runtime, tmp_path)]
     assert rates == pytest.approx([0.5 * (1 + math.cos(math.pi * k / 3)) / 2 for k in range(3)])
 
 
-def test_an_early_end_keeps_the_rates_of_the_whole_course(
-    runtime: Runtime, tmp_path: Path
-) -> None:
+def test_an_early_end_keeps_the_rates_of_the_whole_course(runtime: Runtime, tmp_path: Path) -> None:
     whole = Schedule(epochs=6, batch_size=4, lr=0.5, lr_schedule="cosine")
     cut = Schedule(epochs=6, batch_size=4, lr=0.5, lr_schedule="cosine", stop_at=2)
     expected = fit(job(whole), runtime, tmp_path / "whole")
@@ -130,9 +136,9 @@ def test_the_optimizer_is_adam(runtime: Runtime, tmp_path: Path) -> None:
     fit(job(schedule, network=ours), runtime, tmp_path)
     adam = torch.optim.Adam(reference.parameters(), lr=0.01)
     for epoch in range(3):
-        for batch in loop.epoch_order(source(), 4, runtime.generator("test", "order", epoch)):
+        for batch in epoch_order(source(), 4, runtime.generator("test", "order", epoch)):
             adam.zero_grad()
-            squared(reference, source().batch(batch))["loss"].backward()
+            squared(reference, source().batch(batch))["loss"].backward()  # type: ignore[no-untyped-call]
             adam.step()
     for name, tensor in reference.state_dict().items():
         torch.testing.assert_close(ours.state_dict()[name], tensor, rtol=1e-4, atol=1e-6)
@@ -198,7 +204,7 @@ def test_a_lost_loss_names_epoch_batch_and_files(
 
     with pytest.raises(LossNotFiniteError, match=r"epoch 2.*batch 2 of 3") as caught:
         fit(job(loss=loss, files=files), runtime, tmp_path)
-    order = loop.epoch_order(source(), 4, runtime.generator("test", "order", 1))
+    order = epoch_order(source(), 4, runtime.generator("test", "order", 1))
     assert ", ".join(f"{k}.png" for k in order[1]) in str(caught.value)
     assert "lr" in str(caught.value)
 
@@ -238,12 +244,12 @@ def test_an_interrupted_training_goes_on_bit_for_bit(
 
     def interrupted(net: nn.Module) -> dict[str, float]:
         if len(journal.read(tmp_path / "cut" / "journal.jsonl")) == stop_after:
-            raise Interruption
+            raise InterruptedTrainingError
         return measure(net)
 
     whole = job(schedule, validate=measure)
     expected = fit(whole, runtime, tmp_path / "whole")
-    with pytest.raises(Interruption):
+    with pytest.raises(InterruptedTrainingError):
         fit(job(schedule, validate=interrupted), runtime, tmp_path / "cut")
     assert (tmp_path / "cut" / "checkpoint.safetensors").exists() is (between == 0)
     resumed = job(schedule, validate=measure)

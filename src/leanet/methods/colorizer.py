@@ -12,10 +12,10 @@ epochs), early stopping looks at held-out normals and restores the best weights.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -74,6 +74,14 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+class Normals(NamedTuple):
+    """Normal images to train on, to stop on, and for how long where nothing is held out."""
+
+    rest: tuple[int, ...]
+    held: tuple[int, ...] = ()
+    epochs: int | None = None
+
+
 class Colorizer(DetectorModule):
     """Detector: score [B] and map [B, 1, S, S], both in CIEDE2000 units."""
 
@@ -129,17 +137,18 @@ def train(
 ) -> Trained:
     """Train on the normal images of `fold.train`; the anomalous ones are not looked at."""
     normals = tuple(i for i in fold.train if data.labels[i] == NORMAL)
-    rest, held = split_normals(config, normals, data, runtime)
-    if experience is not None:
-        rest, held = normals, ()
-        config = replace(config, epochs=experience.epochs)
-    detector, epochs = train_on(config, rest, held, data, folder, runtime, name=fold.name)
-    detector.map_top = display_top(detector, data, held or normals)
+    if experience is None:
+        parts = split_normals(config, normals, data, runtime)
+    else:
+        parts = Normals(normals, epochs=experience.epochs)
+    detector, epochs = train_on(config, parts, data, folder, runtime, name=fold.name)
+    detector.map_top = display_top(detector, data, parts.held or normals)
     if experience is not None:
         return Trained(detector, experience.held_out, epochs, {})
-    unseen = held or normals
+    unseen = parts.held or normals
     scores = score_images(detector, data.images, unseen)
-    return Trained(detector, HeldOut(unseen, scores), epochs, {"threshold_in_sample": not held})
+    remarks = {"threshold_in_sample": not parts.held}
+    return Trained(detector, HeldOut(unseen, scores), epochs, remarks)
 
 
 @torch.inference_mode()
@@ -153,18 +162,17 @@ def display_top(detector: Colorizer, data: Material, normals: Sequence[int]) -> 
 
 def split_normals(
     config: Config, normals: Sequence[int], data: Material, runtime: Runtime
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """(to train on, to stop on); nothing is held out of fewer than 20."""
+) -> Normals:
+    """The normals in two parts; nothing is held out of fewer than 20."""
     if len(normals) < FEWEST_FOR_HOLD_OUT or config.val_fraction == 0:
-        return tuple(normals), ()
+        return Normals(tuple(normals))
     rest, held = hold_out(normals, data.samples, config.val_fraction, seed=runtime.seed)
-    return tuple(rest), tuple(held)
+    return Normals(tuple(rest), tuple(held))
 
 
 def train_on(
     config: Config,
-    normals: Sequence[int],
-    held: Sequence[int],
+    normals: Normals,
     data: Material,
     folder: Path,
     runtime: Runtime,
@@ -174,7 +182,7 @@ def train_on(
     """The detector and after how many epochs it was best."""
     with runtime.seeded(name, "colorizer"):
         detector = build(config, data.img_size, {"map_top": 0.0}).to(runtime.device)
-    source = Source(images=data.images, labels=data.labels, indices=tuple(normals))
+    source = Source(images=data.images, labels=data.labels, indices=normals.rest)
     loss = _loss(config, source)
     schedule = Schedule(
         epochs=config.epochs,
@@ -182,17 +190,18 @@ def train_on(
         lr=config.lr,
         lr_schedule=config.lr_schedule,
         patience=config.patience,
-        monitor="val_loss" if held else "train_loss",
+        monitor="" if normals.epochs else "val_loss" if normals.held else "train_loss",
+        stop_at=normals.epochs,
     )
-    held_source = Source(images=data.images, labels=data.labels, indices=tuple(held))
+    held = Source(images=data.images, labels=data.labels, indices=normals.held)
     job = Job(
         name=name,
         network=detector.network,
         loss=loss,
         source=source,
         schedule=schedule,
-        validate=partial(mean_losses, loss=loss, source=held_source, batch_size=config.batch_size)
-        if held
+        validate=partial(mean_losses, loss=loss, source=held, batch_size=config.batch_size)
+        if normals.held
         else None,
         files=[sample.path for sample in data.samples],
     )

@@ -185,10 +185,10 @@ def train(
     """Phase 1 (maps), then phase 2 (classifier and attention network together)."""
     _check(config)
     rest, held = supervised.parts_of(config, fold, data, runtime, experience)
-    maps = training_maps(config.map_model, config.map_mode, fold, data, runtime)
     with runtime.seeded(fold.name, "adn"):  # the plain classifier starts from the same weights
         network = build_network(config, data.img_size).to(runtime.device)
     supervised.start_from_weights(config, network.adn, data.img_size)
+    maps = training_maps(config.map_model, config.map_mode, fold, data, runtime)
     normalize = Normalize(config.mean, config.std).to(runtime.device)
     plan = Plan(
         name=f"{fold.name} classifier",

@@ -85,10 +85,10 @@ def map_model(
         model.load_state_dict(checkpoint.load(folder / WEIGHTS)[0])
         model.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     else:
-        rest, held = colorizer.split_normals(config, normals, data, runtime)
+        parts = colorizer.split_normals(config, normals, data, runtime)
         name = f"map model {key}"
-        model, epochs = colorizer.train_on(config, rest, held, data, folder, runtime, name=name)
-        metadata = {"epochs": epochs, "trained_on": [str(data.samples[i].path) for i in rest]}
+        model, epochs = colorizer.train_on(config, parts, data, folder, runtime, name=name)
+        metadata = {"epochs": epochs, "trained_on": [str(data.samples[i].path) for i in parts.rest]}
         checkpoint.save(folder / WEIGHTS, model.state_dict(), metadata)
     forget(folder)
     model.eval()

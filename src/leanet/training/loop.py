@@ -50,6 +50,13 @@ class Schedule:
     stop_at: int | None = None  # end after so many epochs, with the learning rates of all `epochs`
     balance: Balance = "none"
 
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 2 or not self.lr > 0:
+            raise ValueError(
+                f"epochs {self.epochs}, batch_size {self.batch_size}, lr {self.lr}: give at least "
+                "1 epoch, 2 images per batch (batch norm compares them) and a positive lr"
+            )
+
 
 @dataclass
 class Progression:
@@ -157,7 +164,7 @@ def make_optimizer(job: Job) -> torch.optim.Optimizer:
 def lr_factor(schedule: Schedule, epoch: int) -> float:
     """The learning rate of an epoch as a share of the first.
 
-    >>> lr_factor(Schedule(epochs=2, batch_size=1, lr=1.0, lr_schedule="cosine"), 1)
+    >>> lr_factor(Schedule(epochs=2, batch_size=2, lr=1.0, lr_schedule="cosine"), 1)
     0.5
     """
     if schedule.lr_schedule == "constant":
@@ -223,6 +230,11 @@ def _advance(
             known = ", ".join(key for key in record if isinstance(record[key], float))
             raise ValueError(f"monitor {schedule.monitor!r} is not measured; allowed: {known}")
         value = record[schedule.monitor]
+        if not math.isfinite(value):
+            raise LossNotFiniteError(
+                f"{schedule.monitor} became {value} in epoch {state.epoch + 1}; "
+                "try a lower --lr or --precision 32-true"
+            )
         value = value if schedule.monitor.endswith("loss") else -value
         if value < state.best:
             state.best, state.best_epoch = value, state.epoch
