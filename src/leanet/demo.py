@@ -19,11 +19,11 @@ from leanet.report.tables import compare, paired_text, summarize, to_text
 TOY: dict[str, Any] = {
     "surface": "textile",
     "kinds": ("spot", "stain", "fade"),
-    "num_normal": 120,
-    "num_anomalous": 12,
+    "num_normal": 105,
+    "num_anomalous": 9,
     "size": 96,
 }
-COMMON: dict[str, Any] = {"folds": 3, "img_size": 64, "seed": 0, "epochs": 30}
+COMMON: dict[str, Any] = {"folds": 3, "img_size": 64, "seed": 0, "epochs": 25}
 LEANET: dict[str, Any] = {"map_model": {"epochs": 60, "base": 16}}
 FOLDERS = {"data", "leanet", "classifier"}
 
