@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from leanet.config import from_dict
@@ -16,6 +17,9 @@ from leanet.fit import Options, fit
 from leanet.methods import catalog
 from leanet.methods.recipe import Material
 from leanet.runtime import Runtime, make_runtime
+
+hypothesis.settings.register_profile("same every time", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("same every time")
 
 NUM_NORMAL, NUM_ANOMALOUS, SIDE = 18, 6, 32
 

@@ -288,7 +288,7 @@ def _folds(samples: Sequence[Sample], options: Options) -> tuple[Fold, ...]:
         name=FINAL,
         train=tuple(range(len(train))),
         test=tuple(range(len(train), len(samples))),
-        parts=tuple(fold.test for fold in outer),
+        parts=tuple(fold.test for fold in outer) if options.inner_splits else (),
     )
     return (*outer, final)
 

@@ -40,8 +40,8 @@ def make_folds(
     `Fold.parts` serves out-of-fold maps. For 3 <= num_folds <= 2 inner_splits the parts of a fold
     are the test samples of the other outer folds, in order: the map model that leaves out the folds
     j and k serves part j of fold k and part k of fold j, so that K(K-1)/2 models are enough instead
-    of K inner_splits. Otherwise the training samples are split anew into `inner_splits` parts; 0
-    leaves `parts` empty.
+    of K inner_splits. Otherwise the training samples are split anew into `inner_splits` parts (fewer
+    where there are too few samples); 0 leaves `parts` empty.
 
     Raises `ValueError` if a label has fewer groups than there are folds.
     """
@@ -71,8 +71,8 @@ def single_fold(
 ) -> Fold:
     """One fold as the data set splits it: `split` says what tests, everything else trains.
 
-    Without any `split`, everything trains and nothing tests. `inner_splits` 0 leaves `parts` empty.
-    Raises `ValueError` if a group stands in train and test, or as `split_parts` does.
+    Without any `split`, everything trains and nothing tests. `inner_splits` is an upper limit;
+    0 leaves `parts` empty. Raises `ValueError` if a group stands in train and test.
     """
     test = tuple(i for i, sample in enumerate(samples) if sample.split == "test")
     train = tuple(i for i, sample in enumerate(samples) if sample.split != "test")
@@ -168,7 +168,12 @@ def read_folds_csv(path: Path, root: Path, samples: Sequence[Sample]) -> tuple[F
 def _inner_parts(
     train: Sequence[int], samples: Sequence[Sample], inner_splits: int, seed: int
 ) -> tuple[Indices, ...]:
-    return split_parts(train, samples, inner_splits, seed) if inner_splits else ()
+    """As many parts as asked for and possible; () where normal samples cannot be divided."""
+    groups, counts = len(_units(train, samples)), _count_groups(train, samples)
+    num = min(inner_splits, groups)
+    if num < 2 or counts[NORMAL] < 2:
+        return ()
+    return split_parts(train, samples, num, seed)
 
 
 def _deal(

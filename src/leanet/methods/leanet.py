@@ -41,7 +41,7 @@ from leanet.networks.blocks import Staged
 from leanet.networks.leanet import LEANet, LEAOutput
 from leanet.ops.fusion import Fusion, fit_fusion, fuse
 from leanet.ops.maps import MapScale, map_score, to_network
-from leanet.records import Batch, Fold, Prediction
+from leanet.records import ANOMALOUS, Batch, Fold, Prediction
 from leanet.runtime import Runtime
 
 AANS: dict[str, type[Staged]] = {
@@ -276,8 +276,10 @@ def _gate(
     maps: TrainingMaps,
     indices: tuple[int, ...],
 ) -> dict[str, Any]:
-    """What the attention does: strength, mean and spatial SD of M at each point."""
+    """What the attention does to the anomalous training images, which it is there for: strength,
+    mean and spatial SD of M at each point."""
     network.eval()
+    indices = tuple(i for i in indices if data.labels[i] == ANOMALOUS)
     source = Source(images=data.images, labels=data.labels, indices=indices, maps=maps.maps)
     means: dict[int, list[float]] = {}
     spreads: dict[int, list[float]] = {}
