@@ -79,7 +79,7 @@ def test_the_map_is_that_of_the_colorizer_in_its_unit(
     assert isinstance(detector, LEADetector)
     assert torch.equal(detector(image).map, detector.map_model(image).map)
     assert detector.map_unit == "dE00"
-    assert detector.map_top == 2 * detector.scale.divisor
+    assert detector.map_top == detector.scale.divisor
 
 
 @pytest.mark.parametrize("decide", ["fused", "adn", "aan"])

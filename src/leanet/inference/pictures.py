@@ -24,7 +24,7 @@ from leanet.inference.heatmap import overlay
 from leanet.inference.judge import Outputs
 
 HEATMAPS, MAPS = "heatmaps", "maps"
-FULL_SCALE_TOPS = 5.0  # raw maps are written up to this multiple of the heat maps' `top`
+FULL_SCALE_TOPS = 10.0  # raw maps are written up to this multiple of the heat maps' `top`
 
 
 def picture_names(paths: Sequence[Path]) -> dict[Path, Path]:

@@ -153,11 +153,11 @@ def train(
 
 @torch.inference_mode()
 def display_top(detector: Colorizer, data: Material, normals: Sequence[int]) -> float:
-    """Where the color scale of heat maps ends: twice the 99.9 % quantile of normal pixels."""
+    """Where the color scale of heat maps ends: the 99.9 % quantile of normal pixels."""
     source = Source(images=data.images, labels=data.labels, indices=tuple(normals))
     maps = (detector(batch.image).map for _, batch in source.ordered(INFERENCE_BATCH))
     scale = fit_scale(anomaly_map.cpu() for anomaly_map in maps)
-    return 2 * scale.divisor
+    return scale.divisor
 
 
 def split_normals(

@@ -107,7 +107,7 @@ class LEADetector(DetectorModule):
         self.network, self.map_model, self.normalize = network, map_model, normalize
         self.scale, self.fusion, self.decide = scale, fusion, decide
         self.img_size = map_model.img_size
-        self.map_unit, self.map_top = map_model.map_unit, 2 * scale.divisor
+        self.map_unit, self.map_top = map_model.map_unit, scale.divisor
 
     def forward(self, image: Tensor) -> Prediction:
         """Images [B, 3, S, S] in [0, 1] -> Prediction."""
