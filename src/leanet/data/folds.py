@@ -40,8 +40,8 @@ def make_folds(
     `Fold.parts` serves out-of-fold maps. For 3 <= num_folds <= 2 inner_splits the parts of a fold
     are the test samples of the other outer folds, in order: the map model that leaves out the folds
     j and k serves part j of fold k and part k of fold j, so that K(K-1)/2 models are enough instead
-    of K inner_splits. Otherwise the training samples are split anew into `inner_splits` parts (fewer
-    where there are too few samples); 0 leaves `parts` empty.
+    of K inner_splits. Otherwise the training samples are split anew into `inner_splits` parts
+    (fewer where there are too few samples); 0 leaves `parts` empty.
 
     Raises `ValueError` if a label has fewer groups than there are folds.
     """
