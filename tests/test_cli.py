@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import shutil
 import subprocess
@@ -500,3 +501,14 @@ def test_control_c_prints_one_line(call: Call, monkeypatch: pytest.MonkeyPatch) 
         assert status == 130
         assert err.strip().startswith(f"leanet: {message}")
         assert len(err.strip().splitlines()) == 1
+
+
+def test_a_full_disk_ends_in_one_line(
+    refused: Callable[..., str], toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*place: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    words = ("--img_size=32", "--device=cpu", "--out", tmp_path / "run")
+    assert "No space left on device" in refused("fit", "colorizer", toy, *words)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from leanet.files import (
     read_json,
     read_json_lines,
     replacing,
+    reserve,
     write_csv,
     write_json,
     write_text,
@@ -106,3 +108,18 @@ def test_a_cut_off_line_is_no_record(tmp_path: Path) -> None:
     assert read_json_lines(file) == []
     file.write_text('{"epoch": 0}\n{"epoch": 1}\n{"epo')
     assert read_json_lines(file) == [{"epoch": 0}, {"epoch": 1}]
+
+
+def test_a_reserved_file_has_its_size_and_keeps_its_name_in_the_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reserve(tmp_path / "map", 1000)
+    assert (tmp_path / "map").read_bytes() == bytes(1000)
+
+    def full(*place: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        reserve(tmp_path / "other", 1000)
+    assert caught.value.filename == str(tmp_path / "other")

@@ -30,6 +30,24 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def reserve(path: Path, num_bytes: int) -> None:
+    """Make an existing or new file so large that writing into its memory map cannot run out of disk.
+
+    Raises:
+        OSError: there is no space; a memory map would end the process without a word.
+    """
+    with path.open("ab") as file:
+        if not hasattr(os, "posix_fallocate"):
+            file.truncate(num_bytes)
+            return
+        try:
+            os.posix_fallocate(file.fileno(), 0, num_bytes)
+        except OSError as error:
+            raise OSError(
+                error.errno, f"{error.strerror} ({num_bytes} bytes)", str(path)
+            ) from error
+
+
 def sweep(folder: Path) -> None:
     """Remove, at any depth, what a killed process was about to write."""
     for temporary in folder.rglob(f".*{TEMPORARY}"):

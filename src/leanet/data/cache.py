@@ -10,6 +10,7 @@ free.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor
 
 from leanet.data.images import UnreadableImageError, read_image, resize_image
-from leanet.files import read_json, replacing, write_json
+from leanet.files import read_json, replacing, reserve, write_json
 from leanet.progress import Progress
 
 READER_THREADS = 4
@@ -74,6 +75,7 @@ def cache_images(paths: Sequence[Path], size: int, folder: Path, device: torch.d
     if not (file.exists() and read_json(file.with_suffix(".json"))["key"] == key):
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(file) as temporary:
+            reserve(temporary, math.prod(shape))
             _decode_into(np.memmap(temporary, np.uint8, "w+", shape=shape), paths, size)
         write_json(file.with_suffix(".json"), {"key": key, "shape": shape})
     return Cache(np.memmap(file, np.uint8, "r", shape=shape), device)

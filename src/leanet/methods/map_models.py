@@ -15,6 +15,7 @@ folds.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor
 
 from leanet.data.cache import Cache, images_in_unit_range
+from leanet.files import reserve
 from leanet.methods import colorizer
 from leanet.methods.colorizer import Colorizer
 from leanet.methods.recipe import INFERENCE_BATCH, Material
@@ -52,7 +54,9 @@ def training_maps(
     """Train (or take from the run folder) the map models of a fold and draw its training maps."""
     shape = (len(data.samples), 1, data.img_size, data.img_size)
     file = data.run / "cache" / f"maps-{fold.name}.f32"
-    maps = np.memmap(file, np.float32, "w+", shape=shape)  # raw first, network maps at the end
+    file.unlink(missing_ok=True)
+    reserve(file, 4 * math.prod(shape))
+    maps = np.memmap(file, np.float32, "r+", shape=shape)  # raw first, network maps at the end
     model = map_model(config, fold.train, data, runtime)
     out_of_fold = mode == "out_of_fold" and bool(fold.parts)
     for part in fold.parts if out_of_fold else (fold.train,):

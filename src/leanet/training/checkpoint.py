@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -23,7 +23,10 @@ def save(path: Path, tensors: State, metadata: dict[str, Any]) -> None:
     """Write tensors (any device, any memory format) and metadata."""
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
-        save_file(plain, temporary, {"json": json.dumps(metadata)})
+        try:
+            save_file(plain, temporary, {"json": json.dumps(metadata)})
+        except SafetensorError as error:  # a full disk, for one
+            raise OSError(f"cannot write {path}: {error}") from error
 
 
 def load(path: Path) -> tuple[State, dict[str, Any]]:
