@@ -31,7 +31,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def reserve(path: Path, num_bytes: int) -> None:
-    """Make an existing or new file so large that writing into its memory map cannot run out of disk.
+    """Make a file so large that writing into its memory map cannot run out of disk.
 
     Raises:
         OSError: there is no space; a memory map would end the process without a word.
