@@ -95,7 +95,7 @@ def _fit(argv: list[str]) -> None:
             raise UsageError("give the method first: leanet fit METHOD DATA [options]")
         return
     from leanet import api
-    from leanet.config import build, to_yaml
+    from leanet.config import build, flat, to_yaml
     from leanet.fit import Options, fit, on_earlier
     from leanet.methods import catalog
 
@@ -109,7 +109,7 @@ def _fit(argv: list[str]) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier run")
     parser.add_argument("--config", action="config", help="YAML file with any of these options")
     preset = api.preset_values(method, _value_of("--preset", argv))
-    parser.set_defaults(_flat(preset))
+    parser.set_defaults(flat(preset))
     parser.add_argument("--method", default=method, help="as in a run's config.yaml")
     parser.add_argument("--data", default=None, help="as in a run's config.yaml")
     words = [word for word in argv[1:] if word != "--print_config"]
@@ -252,15 +252,6 @@ def _value_of(flag: str, argv: Sequence[str]) -> str | None:
         if word.startswith(f"{flag}="):
             return word.partition("=")[2]
     return None
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= (
-            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-        )
-    return flat
 
 
 def _one_message(error: BaseException) -> str:

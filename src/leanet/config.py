@@ -62,6 +62,19 @@ def to_yaml(config: Any, indent: int = 0) -> str:
     return "\n".join(lines) + "\n"
 
 
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values under dotted names, as the command line spells them.
+
+    >>> flat({"lr": 0.1, "map_model": {"epochs": 5}})
+    {'lr': 0.1, 'map_model.epochs': 5}
+    """
+    leaves: dict[str, Any] = {}
+    for key, value in values.items():
+        name = prefix + key
+        leaves |= flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return leaves
+
+
 def from_dict(config: type[Config], values: Mapping[str, Any]) -> Config:
     """A configuration from plain values; what is not named keeps its default.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from leanet.config import make_parser
+from leanet.config import flat, make_parser
 from leanet.fit import Options
 from leanet.methods.leanet import Config
 from leanet.report import details
@@ -159,7 +159,7 @@ def test_the_printed_command_gives_the_configuration_of_the_run(write_run: Write
     parser.add_argument("data")
     parsed = parser.parse_args(words[3:]).as_dict()
     expected = {k: v for k, v in run.config.items() if k != "method"}
-    assert _flat(parsed) == _flat(expected)
+    assert flat(parsed) == flat(expected)
 
 
 def test_a_warning_for_each_limit_of_the_figures(write_run: WriteRun) -> None:
@@ -174,12 +174,3 @@ def _summarized(folder: Path) -> tuple[Any, Any]:
     from leanet.report.tables import summarize
 
     return read_run(folder), summarize(folder)
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= (
-            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-        )
-    return flat

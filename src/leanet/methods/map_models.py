@@ -32,10 +32,10 @@ from leanet.ops.maps import MapScale, fit_scale, to_network
 from leanet.records import NORMAL, Fold
 from leanet.runtime import Runtime
 from leanet.training import checkpoint
+from leanet.training.checkpoint import WEIGHTS
 from leanet.training.loop import forget
 
 MapMode = Literal["out_of_fold", "in_sample"]
-WEIGHTS = "weights.safetensors"
 
 
 class TrainingMaps(NamedTuple):

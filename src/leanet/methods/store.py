@@ -15,9 +15,8 @@ from leanet.config import from_dict, to_dict
 from leanet.methods import catalog
 from leanet.methods.recipe import DetectorModule
 from leanet.training import checkpoint
+from leanet.training.checkpoint import WEIGHTS
 from leanet.version import __version__
-
-WEIGHTS = "weights.safetensors"
 
 
 def save_detector(folder: Path, method: str, config: Any, detector: DetectorModule) -> None:

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from leanet.config import flat
 from leanet.ops.stats import clopper_pearson
 from leanet.report.run import Part, Run
 from leanet.report.tables import Summary, number
@@ -118,13 +119,11 @@ def _flat(part: Part) -> list[str]:
     return list(part.remarks.get("flat_attention", ()))
 
 
-def _flags(config: Mapping[str, Any], prefix: str = "--") -> Iterator[list[str]]:
-    for key, value in config.items():
-        if isinstance(value, dict):
-            yield from _flags(value, f"{prefix}{key}.")
-        elif value is not None:
+def _flags(config: Mapping[str, Any]) -> Iterator[list[str]]:
+    for name, value in flat(config).items():
+        if value is not None:
             values = value if isinstance(value, list) else [value]
-            yield [prefix + key, *(_word(one) for one in values)]
+            yield [f"--{name}", *(_word(one) for one in values)]
 
 
 def _word(value: Any) -> str:

@@ -17,6 +17,7 @@ from torch import Tensor
 from leanet.files import replacing
 
 State = dict[str, Tensor]
+WEIGHTS = "weights.safetensors"  # of anything trained, in its folder
 
 
 def save(path: Path, tensors: State, metadata: dict[str, Any]) -> None:
