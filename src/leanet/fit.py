@@ -26,6 +26,7 @@ from leanet.data.scan import relative_name, scan, write_samples_csv
 from leanet.files import read_csv, read_json, sweep, write_csv, write_json, write_text
 from leanet.inference.gallery import save_gallery, save_maps
 from leanet.methods import catalog
+from leanet.methods.map_models import MAPS
 from leanet.methods.recipe import (
     Experience,
     HeldOut,
@@ -155,6 +156,7 @@ class _Run:
         outcome["seconds"] = round(time.monotonic() - started, 1)
         write_json(folder / "metrics.json", outcome)
         forget(folder)
+        (folder / MAPS).unlink(missing_ok=True)
         self.tell(_line(fold, outcome))
 
     def experience(self, folds: Sequence[Fold]) -> Experience:

@@ -68,7 +68,7 @@ def test_no_image_is_drawn_by_a_model_that_was_trained_on_it(
 ) -> None:
     data = material()
     fold = fold_of(data, kind)
-    maps = training_maps(CONFIG, "out_of_fold", fold, data, runtime)
+    maps = training_maps(CONFIG, "out_of_fold", fold, data, data.run, runtime)
     assert sorted(i for _, indices in drawn for i in indices) == sorted(fold.train)
     tests = {str(data.samples[i].path) for i in fold.test}
     for model, indices in drawn:
@@ -89,7 +89,7 @@ def test_in_sample_maps_take_one_model(
 ) -> None:
     data = material()
     fold = fold_of(data, "cross-validation")
-    maps = training_maps(CONFIG, "in_sample", fold, data, runtime)
+    maps = training_maps(CONFIG, "in_sample", fold, data, data.run, runtime)
     assert len(list((data.run / "map_models").iterdir())) == 1
     assert [(model, indices) for model, indices in drawn] == [(maps.model, fold.train)]
     assert maps.remarks["map_mode"] == "in_sample"
@@ -100,7 +100,7 @@ def test_without_parts_the_maps_are_in_sample_and_say_so(
 ) -> None:
     data = material()
     fold = single_fold(data.samples, seed=0, inner_splits=0)
-    maps = training_maps(CONFIG, "out_of_fold", fold, data, runtime)
+    maps = training_maps(CONFIG, "out_of_fold", fold, data, data.run, runtime)
     assert maps.remarks["map_mode"] == "in_sample"
 
 
@@ -109,7 +109,7 @@ def test_network_maps_lie_between_zero_and_one_and_are_scaled_by_training_normal
 ) -> None:
     data = material()
     fold = fold_of(data, "cross-validation")
-    maps = training_maps(CONFIG, "out_of_fold", fold, data, runtime)
+    maps = training_maps(CONFIG, "out_of_fold", fold, data, data.run, runtime)
     array = torch.from_numpy(maps.maps.array)
     assert array.shape == (24, 1, 32, 32)
     train, test = array[list(fold.train)], array[list(fold.test)]

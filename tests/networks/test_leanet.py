@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import combinations
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,15 @@ from torch import Tensor, nn
 
 from leanet.networks.aan import DirectAAN, MobileNetAAN, ResNetAAN
 from leanet.networks.blocks import Staged, StagedClassifier
-from leanet.networks.leanet import LEANet, attention_map, steer
+from leanet.networks.leanet import (
+    IN_CHANS,
+    AdnInput,
+    AttentionMap,
+    Fuse,
+    LEANet,
+    adn_input,
+    steer,
+)
 from leanet.networks.resnet import ResNet
 from leanet.networks.timm_stages import TimmStages
 
@@ -61,10 +70,10 @@ def inputs(batch: int = 2, side: int = 64) -> tuple[Tensor, Tensor]:
     return image, torch.rand(batch, 1, side, side, generator=generator)
 
 
-def small(points: tuple[int, ...], **options: float) -> LEANet:
+def small(points: tuple[int, ...], **options: Any) -> LEANet:
     torch.manual_seed(0)
     adn = TimmStages("mobilenetv3_small_050")
-    return LEANet(adn, MobileNetAAN(), points, **options)  # type: ignore[arg-type]
+    return LEANet(adn, MobileNetAAN(), points, **options)
 
 
 @pytest.mark.parametrize("train", [False, True])
@@ -88,7 +97,7 @@ def test_with_strength_the_map_changes_the_answer() -> None:
 
 def test_the_attention_map_is_the_sigmoid_of_the_channel_mean() -> None:
     features = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
-    attention = attention_map(features)
+    attention = AttentionMap(features.shape[1])(features)
     assert attention.shape == (2, 1, 4, 5)
     for b in range(2):
         for y in range(4):
@@ -161,29 +170,94 @@ def test_a_point_named_twice_counts_once() -> None:
 def test_taps_are_matched_by_stride_not_by_index() -> None:
     adn = TimmStages("convnext_atto")
     assert adn.strides == (4, 8, 16, 32)
-    network = LEANet(adn, ResNetAAN(), (0, 3)).eval()
-    assert network.taps == {0: 1, 3: 4}
+    network = LEANet(adn, ResNetAAN(), (1, 4)).eval()
+    assert (network.stages, network.taps) == ([0, 3], [1, 4])
     image, anomaly_map = inputs()
     output = network(image, anomaly_map)
     assert [tuple(a.shape) for a in output.attention] == [(2, 1, 16, 16), (2, 1, 2, 2)]
     tap = network.aan.features(anomaly_map)[1]
-    assert torch.equal(output.attention[0], attention_map(tap))
+    assert torch.equal(output.attention[0], AttentionMap(tap.shape[1])(tap))
 
 
-@pytest.mark.parametrize("point", [-1, 4])
+@pytest.mark.parametrize("point", [-1, 0, 5])
 def test_a_point_that_is_not_there_is_refused_with_those_that_are(point: int) -> None:
-    adn = TimmStages("convnext_atto")
-    with pytest.raises(ValueError, match=rf"attention point {point}.*0 \(A1\).*3 \(A4\)"):
+    adn = TimmStages("convnext_atto")  # four stages, so no A1
+    expected = rf"attention point {point} .*the classifier has no.*1 \(A2, stride 4\).*4 \(A5"
+    with pytest.raises(ValueError, match=expected):
         LEANet(adn, ResNetAAN(), (point,))
 
 
 def test_a_stride_that_the_attention_network_lacks_is_refused_with_those_it_has() -> None:
-    with pytest.raises(ValueError, match=r"stride 64.*strides 2, 4, 8, 16, 32"):
-        LEANet(Plain((2, 64)), DirectAAN(), (1,))
+    with pytest.raises(ValueError, match=r"stride 64, and the attention network.*A1.*A5"):
+        LEANet(Plain((2, 64)), DirectAAN(), (5,))
+
+
+def test_points_without_an_attention_network_are_refused() -> None:
+    with pytest.raises(ValueError, match="need an attention network"):
+        LEANet(Plain((2, 4)), None, (0,))
+
+
+@torch.no_grad()
+def test_without_an_attention_network_the_classifier_stands_alone() -> None:
+    network = LEANet(Plain((2, 4)), None, ())
+    output = network(*inputs())
+    assert torch.equal(output.adn, network.adn(inputs()[0]))
+    assert (output.aan, output.attention) == (None, ())
+
+
+@pytest.mark.parametrize(("how", "expected"), [
+    ("image", lambda i, x: i),
+    ("map", lambda i, x: x),
+    ("4_channel", lambda i, x: torch.stack([i[:, 0], i[:, 1], i[:, 2], x[:, 0]], dim=1)),
+    ("attentioned", lambda i, x: i * (1 + x)),
+    ("multiplied", lambda i, x: i * x),
+])  # fmt: skip
+def test_the_ways_to_show_image_and_map_to_the_classifier(
+    how: AdnInput, expected: Callable[[Tensor, Tensor], Tensor]
+) -> None:
+    image, anomaly_map = inputs()
+    seen = adn_input(image, anomaly_map, how)
+    torch.testing.assert_close(seen, expected(image, anomaly_map))
+    assert seen.shape[1] == IN_CHANS[how]
+
+
+def test_the_attention_can_be_pooled_by_its_maximum_or_by_learned_weights() -> None:
+    features = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(1))
+    largest = AttentionMap(3, "max")(features)
+    torch.testing.assert_close(largest, torch.sigmoid(features.max(dim=1, keepdim=True).values))
+    learned = AttentionMap(3, "conv")
+    assert learned.conv is not None
+    weight, bias = learned.conv.weight[0, :, 0, 0], learned.conv.bias
+    by_hand = torch.sigmoid(torch.einsum("bchw,c->bhw", features, weight) + bias)
+    torch.testing.assert_close(learned(features)[:, 0], by_hand)
+
+
+def test_standardized_attention_has_contrast_however_flat_the_features_are() -> None:
+    flat = 5 + 0.01 * torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    assert AttentionMap(3)(flat).std() < 0.001
+    logits = torch.logit(AttentionMap(3, standardize=True)(flat))
+    torch.testing.assert_close(logits.mean(dim=(1, 2, 3)), torch.zeros(2), atol=1e-3, rtol=0)
+    assert (logits.std(dim=(1, 2, 3)) > 0.9).all()
+    assert torch.isfinite(AttentionMap(3, standardize=True)(torch.zeros(1, 3, 8, 8))).all()
+
+
+@pytest.mark.parametrize(("how", "expected"), [("add", 2.5), ("multiply", 1.5)])
+def test_other_fusions_serve_ablation(how: Fuse, expected: float) -> None:
+    attention = torch.full((1, 1, 2, 2), 0.5)
+    steered = steer(torch.full((1, 2, 2, 2), 1.0), attention, torch.tensor(3.0), how)
+    torch.testing.assert_close(steered, torch.full((1, 2, 2, 2), expected))
+
+
+def test_a_negative_strength_counts_as_none_where_it_must_not_invert_and_can_come_back() -> None:
+    network = small((0, 3), learn_strength="positive", strength=-0.5)
+    assert network.named_strengths() == {"A1": 0.0, "A4": 0.0}
+    network(*inputs(4)).adn.sum().backward()
+    assert network.strength.grad is not None
+    assert (network.strength.grad != 0).all()
 
 
 def test_a_learned_strength_is_one_parameter_per_point() -> None:
-    fixed, learned = small((0, 3)), small((0, 3), learn_strength=True, strength=0.5)
+    fixed, learned = small((0, 3)), small((0, 3), learn_strength="free", strength=0.5)
     count: Callable[[LEANet], int] = lambda net: sum(p.numel() for p in net.parameters())  # noqa: E731
     assert count(learned) == count(fixed) + 2
     assert isinstance(learned.strength, nn.Parameter)

@@ -21,7 +21,7 @@ from leanet.methods.recipe import (
     Trained,
     score_images,
 )
-from leanet.methods.supervised import Normalize, Plan, binary_loss
+from leanet.methods.supervised import Normalize, Plan, binary_loss, one_logit, seed_names
 from leanet.networks.blocks import StagedClassifier
 from leanet.records import Batch, Fold, Prediction
 from leanet.runtime import Runtime
@@ -46,7 +46,7 @@ class Classifier(DetectorModule):
 
     def forward(self, image: Tensor) -> Prediction:
         """Images [B, 3, S, S] in [0, 1] -> Prediction."""
-        return Prediction(self.network(self.normalize(image))[:, 0])
+        return Prediction(one_logit(self.network(self.normalize(image))))
 
 
 def build(config: Config, img_size: int, extra: dict[str, Any]) -> Classifier:
@@ -65,7 +65,7 @@ def train(
 ) -> Trained:
     """Train on the images of both classes in `fold.train`."""
     rest, held = supervised.parts_of(config, fold, data, runtime, experience)
-    with runtime.seeded(fold.name, "adn"):
+    with runtime.seeded(*seed_names(config, fold.name), "adn"):
         detector = build(config, data.img_size, {}).to(runtime.device)
     supervised.start_from_weights(config, detector.network, data.img_size)
     plan = Plan(

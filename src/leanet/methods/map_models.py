@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -36,6 +37,7 @@ from leanet.training.checkpoint import WEIGHTS
 from leanet.training.loop import forget
 
 MapMode = Literal["out_of_fold", "in_sample"]
+MAPS = "maps.f32"
 
 
 class TrainingMaps(NamedTuple):
@@ -49,19 +51,25 @@ class TrainingMaps(NamedTuple):
 
 
 def training_maps(
-    config: colorizer.Config, mode: MapMode, fold: Fold, data: Material, runtime: Runtime
+    config: colorizer.Config,
+    mode: MapMode,
+    fold: Fold,
+    data: Material,
+    folder: Path,
+    runtime: Runtime,
 ) -> TrainingMaps:
-    """Train (or take from the run folder) the map models of a fold and draw its training maps."""
+    """Train (or take from the run folder) the map models of a fold and draw its training maps into
+    a file in `folder`, which may be deleted after the training."""
     shape = (len(data.samples), 1, data.img_size, data.img_size)
-    file = data.run / "cache" / f"maps-{fold.name}.f32"
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / MAPS
     file.unlink(missing_ok=True)
     reserve(file, 4 * math.prod(shape))
     maps = np.memmap(file, np.float32, "r+", shape=shape)  # raw first, network maps at the end
     model = map_model(config, fold.train, data, runtime)
     out_of_fold = mode == "out_of_fold" and bool(fold.parts)
     for part in fold.parts if out_of_fold else (fold.train,):
-        rest = tuple(sorted(set(fold.train) - set(part)))
-        drawer = map_model(config, rest, data, runtime) if out_of_fold else model
+        drawer = map_model(config, _rest(fold, part), data, runtime) if out_of_fold else model
         draw(drawer, data.images, part, maps)
     normals = [i for i in fold.train if data.labels[i] == NORMAL]
     scale = fit_scale(
@@ -75,6 +83,12 @@ def training_maps(
     for index in fold.train:
         maps[index] = to_network(torch.from_numpy(maps[index]), scale).numpy()
     return TrainingMaps(Cache(maps, runtime.device), model, scale, remarks)
+
+
+def trainings(mode: MapMode, fold: Fold) -> list[tuple[int, ...]]:
+    """The training parts of all map models that a fold needs, as `map_model` takes them."""
+    parts = fold.parts if mode == "out_of_fold" else ()
+    return [fold.train, *(_rest(fold, part) for part in parts)]
 
 
 def map_model(
@@ -108,6 +122,10 @@ def draw(
         anomaly_map = model(images_in_unit_range(images.take(chosen))).map
         assert isinstance(anomaly_map, Tensor)
         target[chosen] = anomaly_map.cpu().numpy()
+
+
+def _rest(fold: Fold, part: Sequence[int]) -> tuple[int, ...]:
+    return tuple(sorted(set(fold.train) - set(part)))
 
 
 def _chunks(indices: Sequence[int]) -> Iterator[list[int]]:

@@ -23,7 +23,7 @@ from leanet.networks.blocks import StagedClassifier
 from leanet.networks.resnet import ResNet
 from leanet.networks.timm_stages import TimmStages, has_fixed_size, hub_weights
 from leanet.networks.weights import load_tensors, load_weights
-from leanet.records import Batch, Fold
+from leanet.records import ANOMALOUS, NORMAL, Batch, Fold
 from leanet.runtime import Runtime
 from leanet.training.loop import Job, Loss, Schedule, best_epoch, fit, mean_losses
 
@@ -68,6 +68,15 @@ class Config:
         "images; auto = batches where they are rarer than that",
     )
     augment: Augment = option("affine", "random changes of image and map: flips, affine")
+    num_outputs: Literal[1, 2] = option(
+        1, "units of a head: one logit, or a softmax pair as in the original program"
+    )
+    keep_positive: float = option(
+        1.0, "share of the anomalous training images to train on; smaller shares are subsets"
+    )
+    draw: int = option(
+        0, "another draw of initial weights, order and kept positives, on the same folds"
+    )
 
 
 FEWEST_TO_STOP_ON = 5  # held-out anomalous images; with fewer the held-out loss is mostly noise
@@ -91,7 +100,7 @@ def build_classifier(config: Config, in_chans: int, img_size: int) -> StagedClas
     depths = {"resnet18": 18, "resnet34": 34, "resnet50": 50}
     if config.adn not in depths:
         raise ValueError(f"adn {config.adn!r}: allowed are {', '.join(depths)} and timm/NAME")
-    return ResNet(depths[config.adn], in_chans)
+    return ResNet(depths[config.adn], in_chans, config.num_outputs)
 
 
 def start_from_weights(config: Config, network: StagedClassifier, img_size: int) -> None:
@@ -150,16 +159,41 @@ def parts_of(
     Raises:
         ValueError: only one class in the training part.
     """
-    counts = [sum(data.labels[i] == label for i in fold.train) for label in (0, 1)]
+    train = kept_positives(config, fold, data.labels, runtime)
+    counts = [sum(data.labels[i] == label for i in train) for label in (NORMAL, ANOMALOUS)]
     if min(counts) == 0:
         raise ValueError(
             f"the training part has {counts[0]} normal and {counts[1]} anomalous images, and this "
             "method needs both; `leanet fit colorizer` learns from normal images alone"
         )
     if experience is not None or config.val_fraction == 0:
-        return fold.train, ()
-    rest, held = hold_out(fold.train, data.samples, config.val_fraction, seed=runtime.seed)
+        return train, ()
+    rest, held = hold_out(train, data.samples, config.val_fraction, seed=runtime.seed)
     return tuple(rest), tuple(held)
+
+
+def kept_positives(
+    config: Config, fold: Fold, labels: Sequence[int], runtime: Runtime
+) -> tuple[int, ...]:
+    """The training part with a share of its anomalous images, at least one; the subsets of
+    smaller shares are nested.
+
+    Raises:
+        ValueError: a share outside (0, 1].
+    """
+    if not 0 < config.keep_positive <= 1:
+        raise ValueError(f"keep_positive {config.keep_positive}: give a share above 0, at most 1")
+    positives = [i for i in fold.train if labels[i] == ANOMALOUS]
+    generator = runtime.generator(*seed_names(config, fold.name), "keep_positive")
+    order = torch.randperm(len(positives), generator=generator).tolist()
+    dropped = {positives[k] for k in order[max(1, round(config.keep_positive * len(order))) :]}
+    return tuple(i for i in fold.train if i not in dropped)
+
+
+def seed_names(config: Config, name: str) -> tuple[str, ...]:
+    """What the draws of a training are named after: its name, and `config.draw` if that is not
+    the first."""
+    return (name,) if config.draw == 0 else (name, f"draw {config.draw}")
 
 
 HeadsLoss = Callable[[nn.Module, Batch, Tensor | None], dict[str, Tensor]]
@@ -201,7 +235,7 @@ def train_network(
         balance=balance,
     )
     job = Job(
-        name=plan.name,
+        name=" ".join(seed_names(config, plan.name)),
         network=plan.network,
         loss=loss,
         source=source,
@@ -221,10 +255,15 @@ def _monitor(config: Config, held: Source) -> str:
     return "val_loss" if held.num_anomalous() >= FEWEST_TO_STOP_ON else ""
 
 
-def binary_loss(logit: Tensor, label: Tensor, positive_weight: Tensor | None) -> Tensor:
-    """Cross-entropy of logits [B, 1] against labels [B]."""
+def one_logit(logits: Tensor) -> Tensor:
+    """Logits [B, 1], or a softmax pair [B, 2], as the logit of "anomalous" [B]."""
+    return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
+
+
+def binary_loss(logits: Tensor, label: Tensor, positive_weight: Tensor | None) -> Tensor:
+    """Cross-entropy of logits [B, 1] or [B, 2] against labels [B]."""
     return functional.binary_cross_entropy_with_logits(
-        logit[:, 0].float(), label, pos_weight=positive_weight
+        one_logit(logits.float()), label, pos_weight=positive_weight
     )
 
 

@@ -11,12 +11,15 @@ multiplied by what the AAN's features g_p of the same stride say about the place
 
 Both end in a head of their own and are trained together, L = BCE(AAN) + BCE(ADN), Eq. 1; the ADN's
 loss also reaches the AAN through M_p. The map is a second argument of `forward`: no hooks.
+
+The paper's simpler ways to use the map stand in `adn_input`: as a fourth channel, multiplied into
+the image, or alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,10 +27,23 @@ from torch.nn import functional
 
 from leanet.networks.blocks import Staged, StagedClassifier
 
+AdnInput = Literal["image", "map", "4_channel", "attentioned", "multiplied"]
+Pool = Literal["mean", "max", "conv"]
+Fuse = Literal["steer", "add", "multiply"]
+Learned = Literal["fixed", "free", "positive"]
+IN_CHANS: dict[AdnInput, int] = {
+    "image": 3,
+    "map": 1,
+    "4_channel": 4,
+    "attentioned": 3,
+    "multiplied": 3,
+}
+
 
 class LEAOutput(NamedTuple):
-    """adn, aan: logits [B, 1] (aan is None for an AAN without a head). For every attention point
-    in use, in network order: attention M_p [B, 1, H_p, W_p], before, after f_p [B, K_p, H_p, W_p].
+    """adn, aan: logits [B, K] (aan is None without an AAN, or for one without a head). For every
+    attention point in use, in network order: attention M_p [B, 1, H_p, W_p], before, after
+    f_p [B, K_p, H_p, W_p].
     """
 
     adn: Tensor
@@ -37,15 +53,71 @@ class LEAOutput(NamedTuple):
     after: tuple[Tensor, ...]
 
 
-def attention_map(features: Tensor) -> Tensor:
-    """Eq. 2: features [B, C, H, W] -> M [B, 1, H, W] in (0, 1)."""
-    return torch.sigmoid(features.mean(dim=1, keepdim=True))
+def adn_input(image: Tensor, anomaly_map: Tensor, how: AdnInput) -> Tensor:
+    """What the ADN sees: image I [B, 3, H, W], map x [B, 1, H, W] -> [B, IN_CHANS[how], H, W].
+
+    image: I; map: x; 4_channel: I and x; attentioned: I + I x, up to 2, not clipped;
+    multiplied: I x.
+    """
+    if how == "map":
+        return anomaly_map
+    if how == "4_channel":
+        return torch.cat([image, anomaly_map.to(image)], dim=1)
+    if how == "attentioned":
+        return image + image * anomaly_map
+    if how == "multiplied":
+        return image * anomaly_map
+    return image
 
 
-def steer(features: Tensor, attention: Tensor, strength: Tensor) -> Tensor:
-    """Eq. 3: (1 + w M) f, with M resized to the features where the sizes differ."""
+class AttentionMap(nn.Module):
+    """Eq. 2: features [B, C, H, W] -> M [B, 1, H, W].
+
+    Args:
+        channels: C.
+        pool: over the channels; the paper's is the mean, conv learns their weights.
+        standardize: subtract the mean over the positions of an image and divide by the SD, so that
+            M always has contrast (ours, against flat attention).
+        sigmoid: M in (0, 1); without it M is the pooled features.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        pool: Pool = "mean",
+        *,
+        standardize: bool = False,
+        sigmoid: bool = True,
+    ) -> None:
+        super().__init__()
+        self.pool, self.standardize, self.sigmoid = pool, standardize, sigmoid
+        self.conv = nn.Conv2d(channels, 1, 1) if pool == "conv" else None
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Pool, standardize, squash."""
+        if self.conv is not None:
+            pooled: Tensor = self.conv(features)  # [B, 1, H, W]
+        elif self.pool == "max":
+            pooled = features.amax(dim=1, keepdim=True)
+        else:
+            pooled = features.mean(dim=1, keepdim=True)
+        if self.standardize:
+            sd, mean = torch.std_mean(pooled.float(), dim=(2, 3), correction=0, keepdim=True)
+            pooled = (pooled - mean) / (sd + 1e-4)
+        return torch.sigmoid(pooled) if self.sigmoid else pooled
+
+
+def steer(features: Tensor, attention: Tensor, strength: Tensor, how: Fuse = "steer") -> Tensor:
+    """Eq. 3: (1 + w M) f, with M resized to the features where the sizes differ.
+
+    For ablation `how` may be add, f + w M, or multiply, w M f.
+    """
     if attention.shape[-2:] != features.shape[-2:]:
         attention = functional.interpolate(attention, features.shape[-2:], mode="bilinear")
+    if how == "add":
+        return features + strength * attention
+    if how == "multiply":
+        return features * (strength * attention)
     return features * (1 + strength * attention)
 
 
@@ -53,11 +125,16 @@ class LEANet(nn.Module):
     """ADN and AAN, joined at some attention points.
 
     Args:
-        adn: classifier of the image; its stages are the points A1, A2, ...
-        aan: reader of the map; the tap of a point is its stage of the same stride.
-        points: indices of the ADN's stages to steer (0 = A1); empty = no attention.
+        adn: classifier of the image.
+        aan: reader of the map; the tap of a point is its last stage of the same stride. None only
+            without points.
+        points: where to steer; point p stands behind the ADN's last stage of stride 2^(p + 1)
+            (0 = A1 ... 4 = A5 at stride 32); empty = no attention.
+        attention: makes the module of Eq. 2 for a number of channels.
+        fuse: Eq. 3, or another one for ablation.
         strength: w, at every point.
-        learn_strength: train one w per point, starting from `strength`.
+        learn_strength: `free` trains one w per point, starting from `strength`; `positive` counts
+            a negative w as 0 (a negative one inverts the attention).
 
     Attributes:
         strength: w_p [len(points)], a parameter if learned, else a buffer.
@@ -71,49 +148,83 @@ class LEANet(nn.Module):
     def __init__(
         self,
         adn: StagedClassifier,
-        aan: Staged,
+        aan: Staged | None,
         points: Sequence[int],
         *,
+        attention: Callable[[int], nn.Module] = AttentionMap,
+        fuse: Fuse = "steer",
         strength: float = 1.0,
-        learn_strength: bool = False,
+        learn_strength: Learned = "fixed",
     ) -> None:
         super().__init__()
-        self.adn, self.aan = adn, aan
+        self.adn, self.aan, self.fuse = adn, aan, fuse
         self.points = tuple(sorted(set(points)))
-        self.taps = {point: _tap(adn, aan, point) for point in self.points}
+        if self.points and aan is None:
+            raise ValueError("attention points need an attention network; give one, or no points")
+        self.stages = [_stage(adn, point, "classifier") for point in self.points]
+        self.taps = [_stage(aan, point, "attention network") for point in self.points if aan]
+        widths = aan.channels if aan else ()
+        self.attention = nn.ModuleList(attention(widths[tap]) for tap in self.taps)
+        self.positive = learn_strength == "positive"
         start = torch.full((len(self.points),), float(strength))  # in the order of `points`
-        if learn_strength:
-            self.strength = nn.Parameter(start)
-        else:
+        if learn_strength == "fixed":
             self.register_buffer("strength", start)
+        else:
+            self.strength = nn.Parameter(start)
 
     def forward(self, image: Tensor, anomaly_map: Tensor) -> LEAOutput:
-        """Image [B, 3, H, W], network map [B, 1, H, W] in [0, 1] -> logits and what led to them."""
+        """ADN's input [B, C, H, W], network map [B, 1, H, W] in [0, 1] -> logits and what led to
+        them."""
         taps, g = [], anomaly_map
-        for index in range(len(self.aan.strides)):
+        for index in range(len(self.aan.strides) if self.aan else 0):
+            assert self.aan is not None
             g = self.aan.stage(index, g)  # [B, C_p, H_p, W_p]
             taps.append(g)
-        attention, before, after, f = [], [], [], image
+        attention: list[Tensor] = []
+        before: list[Tensor] = []
+        after: list[Tensor] = []
+        f = image
         for index in range(len(self.adn.strides)):
             f = self.adn.stage(index, f)  # [B, K_p, H_p, W_p]
-            if index in self.points:
-                attention.append(attention_map(taps[self.taps[index]]))
+            if index in self.stages:
+                k = self.stages.index(index)
+                attention.append(self.attention[k](taps[self.taps[k]]))
                 before.append(f)
-                f = steer(f, attention[-1], self.strength[len(before) - 1])
+                f = steer(f, attention[-1], self.weights()[k], self.fuse)
                 after.append(f)
-        return LEAOutput(
-            self.adn.head(f), self.aan.head(g), tuple(attention), tuple(before), tuple(after)
-        )
+        aan = self.aan.head(g) if self.aan else None
+        return LEAOutput(self.adn.head(f), aan, tuple(attention), tuple(before), tuple(after))
+
+    def named_strengths(self) -> dict[str, float]:
+        """The strengths as numbers, by the name of their point."""
+        weights = self.weights().tolist()
+        return {f"A{p + 1}": w for p, w in zip(self.points, weights, strict=True)}
+
+    def weights(self) -> Tensor:
+        """The strengths w_p [len(points)] that count."""
+        if not self.positive:
+            return self.strength
+        # the gradient passes where w < 0 too, so that w can come back
+        return self.strength + (self.strength.clamp(min=0) - self.strength).detach()
 
 
-def _tap(adn: Staged, aan: Staged, point: int) -> int:
-    if not 0 <= point < len(adn.strides):
-        names = ", ".join(f"{p} (A{p + 1})" for p in range(len(adn.strides)))
-        raise ValueError(f"attention point {point}: this network has the points {names}")
-    stride = adn.strides[point]
-    if stride not in aan.strides:
+def point_stride(point: int) -> int:
+    """Attention points are named by the stride of their features: A1 (0) has 2, A5 (4) has 32.
+
+    >>> [point_stride(point) for point in range(5)]
+    [2, 4, 8, 16, 32]
+    """
+    return int(2 ** (point + 1)) if point >= 0 else 0
+
+
+def _stage(network: Staged, point: int, whose: str) -> int:
+    """The last stage of a network that has the stride of a point."""
+    stride = point_stride(point)
+    if stride not in network.strides:
+        points = {s.bit_length() - 2: s for s in sorted(set(network.strides))}
+        listed = ", ".join(f"{p} (A{p + 1}, stride {s})" for p, s in points.items() if p >= 0)
         raise ValueError(
-            f"attention point {point} has stride {stride}, and the attention network has none; "
-            f"it has the strides {', '.join(map(str, aan.strides))}"
+            f"attention point {point} (A{point + 1}) has stride {stride}, and the {whose} has no "
+            f"such stage; it has the points {listed}"
         )
-    return aan.strides.index(stride)
+    return len(network.strides) - 1 - network.strides[::-1].index(stride)
