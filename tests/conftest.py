@@ -13,9 +13,10 @@ from leanet.config import from_dict
 from leanet.data.cache import cache_images
 from leanet.data.scan import scan
 from leanet.data.toy import make_toy
-from leanet.fit import Options, fit
+from leanet.fit import fit
 from leanet.methods import catalog
 from leanet.methods.recipe import Material
+from leanet.prepare import Options
 from leanet.runtime import Runtime, make_runtime
 
 hypothesis.settings.register_profile("same every time", derandomize=True, deadline=None)

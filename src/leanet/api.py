@@ -11,8 +11,9 @@ from leanet.data import checks
 from leanet.data import scan as scanning
 from leanet.data.cache import READER_THREADS
 from leanet.files import read_json
-from leanet.fit import FINAL, Options, on_earlier
+from leanet.fit import on_earlier
 from leanet.fit import fit as fit_run
+from leanet.prepare import FINAL, Options
 from leanet.inference import evaluate as evaluating
 from leanet.inference import predict as predicting
 from leanet.methods import catalog

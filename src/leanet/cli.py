@@ -96,8 +96,9 @@ def _fit(argv: list[str]) -> None:
         return
     from leanet import api
     from leanet.config import build, flat, to_yaml
-    from leanet.fit import Options, fit, on_earlier
+    from leanet.fit import fit, on_earlier
     from leanet.methods import catalog
+    from leanet.prepare import Options
 
     method = argv[0]
     recipe = catalog.find(method)

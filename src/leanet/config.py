@@ -75,6 +75,19 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested options, with those of `over` in place of those of `base`.
+
+    >>> merged({"lr": 0.1, "map_model": {"epochs": 5, "base": 32}}, {"map_model": {"epochs": 9}})
+    {'lr': 0.1, 'map_model': {'epochs': 9, 'base': 32}}
+    """
+    result = dict(base)
+    for key, value in over.items():
+        nested = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = merged(result[key], value) if nested else value
+    return result
+
+
 def from_dict(config: type[Config], values: Mapping[str, Any]) -> Config:
     """A configuration from plain values; what is not named keeps its default.
 
@@ -93,14 +106,22 @@ def build(config: type[Config], values: Mapping[str, Any]) -> Config:
         value, hint = values[field.name], hints[field.name]
         if dataclasses.is_dataclass(hint):
             value = build(typing.cast(type[Any], hint), value)
-        elif typing.get_origin(hint) is tuple:
-            value = _as_tuple(field.name, value, hint)
+        elif inner := _inside_tuple(hint):
+            value = None if value is None else _as_tuple(field.name, value, inner)
         arguments[field.name] = value
     return config(**arguments)
 
 
-def _as_tuple(name: str, value: Iterable[Any], hint: Any) -> tuple[Any, ...]:
-    values, inner = tuple(value), typing.get_args(hint)
+def _inside_tuple(hint: Any) -> tuple[Any, ...]:
+    """The types inside `tuple[...]` or `tuple[...] | None`; () for any other hint."""
+    for one in (hint, *typing.get_args(hint)):
+        if typing.get_origin(one) is tuple:
+            return typing.get_args(one)
+    return ()
+
+
+def _as_tuple(name: str, value: Iterable[Any], inner: tuple[Any, ...]) -> tuple[Any, ...]:
+    values = tuple(value)
     if inner[-1] is not Ellipsis and len(values) != len(inner):
         listed = ", ".join(map(str, values))
         raise UsageError(f"--{name} takes {len(inner)} values, got {len(values)}: {listed}")
@@ -148,8 +169,7 @@ def _add_option(parser: Any, name: str, field: Any, hint: Any) -> None:
     made = field.default_factory is not dataclasses.MISSING
     default = field.default_factory() if made else field.default
     extra: dict[str, Any] = {"type": hint}
-    if typing.get_origin(hint) is tuple:
-        inner = typing.get_args(hint)
+    if inner := _inside_tuple(hint):
         extra = {"type": inner[0], "nargs": "*" if inner[-1] is Ellipsis else len(inner)}
     elif hint is bool:
         extra = {"type": bool, "nargs": "?", "const": True}
@@ -159,6 +179,11 @@ def _add_option(parser: Any, name: str, field: Any, hint: Any) -> None:
 def _readable(message: str, known: Iterable[str]) -> str:
     """jsonargparse's message in the words of a user, with the nearest name for an unknown one."""
     message = " ".join(message.split())
+    message = re.sub(
+        r"Does not validate .*Subtypes: \[(.*?)(?:, <class 'NoneType'>)?\] Errors:.*Given value: ",
+        r"Expected a \1. Got value: ",
+        message,
+    )
     message = re.sub(r"Parser key \"([\w.]+)\"", r"--\1", message)
     message = re.sub(r"<class '(\w+)'>", r"\1", message)
     message = re.sub(r"typing\.Literal\[(.*?)\]", r"one of \1", message)

@@ -5,9 +5,9 @@ import inspect
 
 import pytest
 
-from leanet.fit import Options
 from leanet.methods import catalog
 from leanet.methods.recipe import DetectorModule, Train
+from leanet.prepare import Options
 
 
 def test_a_method_is_found_by_name() -> None:

@@ -14,10 +14,10 @@ from safetensors.numpy import save_file
 
 from leanet.config import to_yaml
 from leanet.files import write_csv, write_json, write_text
-from leanet.fit import Options
 from leanet.methods.classifier import Config as ClassifierConfig
 from leanet.methods.leanet import Config as LEANetConfig
 from leanet.ops.metrics import confusion_at, f1, image_metrics
+from leanet.prepare import Options
 
 SIDE = 8
 

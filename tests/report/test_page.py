@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from leanet.config import flat, make_parser
-from leanet.fit import Options
 from leanet.methods.leanet import Config
+from leanet.prepare import Options
 from leanet.report import details
 from leanet.report.page import write_report
 from leanet.report.run import read_run

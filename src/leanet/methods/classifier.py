@@ -38,6 +38,7 @@ PRESETS: dict[str, dict[str, Any]] = {"paper": supervised.PAPER}
 class Classifier(DetectorModule):
     """Detector: score [B] is the logit of "anomalous"; there is no map."""
 
+    network: StagedClassifier
     logits = ("score",)
 
     def __init__(self, normalize: Normalize, network: StagedClassifier, img_size: int) -> None:
@@ -77,11 +78,13 @@ def train(
         epochs=experience.epochs if experience else None,
     )
     epochs = supervised.train_network(config, plan, data, folder, runtime)
+    remarks: dict[str, Any] = {"trained_on": supervised.counts(rest, data)}
     if experience is not None:
-        return Trained(detector, experience.held_out, epochs, {})
+        return Trained(detector, experience.held_out, epochs, remarks)
     unseen = held or rest
     scores = score_images(detector, data.images, unseen)
-    return Trained(detector, HeldOut(unseen, scores), epochs, {"threshold_in_sample": not held})
+    remarks["threshold_in_sample"] = not held
+    return Trained(detector, HeldOut(unseen, scores), epochs, remarks)
 
 
 def _loss(normalize: Normalize) -> supervised.HeadsLoss:

@@ -137,6 +137,7 @@ class LEADetector(DetectorModule):
     """Detector: score [B] is the fused score (or one head's logit); map [B, 1, S, S] is the
     colorizer's, in CIEDE2000 units; parts: adn and aan (logits), map (log of the map's mean)."""
 
+    network: LEANet
     logits = ("adn", "aan")
 
     def __init__(
@@ -275,6 +276,7 @@ def train(
     )
     epochs = supervised.train_network(config, plan, data, folder, runtime)
     remarks = {**maps.remarks, **_gate(network, reader, data, maps, rest)}
+    remarks["trained_on"] = supervised.counts(rest, data)
     if experience is None:
         unseen = held or rest
         scores = _training_scores(network, reader, data, maps, unseen)

@@ -60,6 +60,7 @@ class DetectorModule(nn.Module):
     """A detector as a module; `extra` holds what `build` needs beside the configuration."""
 
     img_size: int
+    network: nn.Module  # what was trained, without the models that draw its maps
     logits: tuple[str, ...] = ()  # outputs that are logits: 0 = probability 0.5
     map_unit: str | None = None  # unit of the map; None = there is no map
     map_top: float | None = None  # where the color scale of heat maps ends, in that unit

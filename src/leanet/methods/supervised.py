@@ -190,6 +190,12 @@ def kept_positives(
     return tuple(i for i in fold.train if i not in dropped)
 
 
+def counts(indices: Sequence[int], data: Material) -> dict[str, int]:
+    """How many normal and anomalous images these are."""
+    anomalous = sum(data.labels[i] == ANOMALOUS for i in indices)
+    return {"normal": len(indices) - anomalous, "anomalous": anomalous}
+
+
 def seed_names(config: Config, name: str) -> tuple[str, ...]:
     """What the draws of a training are named after: its name, and `config.draw` if that is not
     the first."""

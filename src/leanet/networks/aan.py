@@ -13,6 +13,7 @@ networks of the paper and its program, all at strides 2, 4, 8, 16 and 32:
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -72,8 +73,11 @@ class ResNetAAN(StagedClassifier):
         return logits
 
 
-class SqueezeExcite(nn.Module):
-    """Channel gate of full width: [B, C, H, W] times hard_sigmoid(linear(relu(linear(mean))))."""
+class WideSqueezeExcite(nn.Module):
+    """Channel gate of full width: [B, C, H, W] times hard_sigmoid(linear(relu(linear(mean)))).
+
+    The one for classifiers, with fewer hidden units and a sigmoid, is attention.SqueezeExcite.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -103,7 +107,7 @@ class InvertedResidual(nn.Module):
         super().__init__()
         self.expand = conv_bn(in_channels, expanded, 1)
         self.depthwise = conv_bn(expanded, expanded, kernel, stride, groups=expanded)
-        self.gate = SqueezeExcite(expanded) if gated else nn.Identity()
+        self.gate = WideSqueezeExcite(expanded) if gated else nn.Identity()
         self.project = conv_bn(expanded, out_channels, 1, relu=False)
         self.has_skip = stride == 1 and in_channels == out_channels
 
@@ -150,12 +154,30 @@ class MobileNetAAN(StagedClassifier):
         he_normal_(self)
 
     def stage(self, index: int, x: Tensor) -> Tensor:
-        """Stage 0: strided convolution; stages 1 to 4: inverted residual blocks."""
-        out: Tensor = self.stages[index](x)
-        return out
+        """Stage 0: strided convolution; stages 1 to 4: inverted residual blocks.
+
+        Under autocast on the CPU it computes in float32 and gives the type of the autocast.
+        """
+        return _in_float32_on_cpu(self.stages[index], x)
 
     def head(self, x: Tensor) -> Tensor:
         """1x1 convolution, global average, two dense layers: [B, 96, h, w] -> [B, num_outputs]."""
-        pooled = self.last(x).mean(dim=(2, 3), keepdim=True)  # [B, 576, 1, 1]
+        features = _in_float32_on_cpu(self.last, x)
+        pooled = features.mean(dim=(2, 3), keepdim=True)  # [B, 576, 1, 1]
         logits: Tensor = self.fc(F.relu(self.hidden(pooled))).flatten(1)
         return logits
+
+
+def _in_float32_on_cpu(layers: nn.Module, x: Tensor) -> Tensor:
+    """`layers(x)`; under autocast on the CPU in float32, the result in the type of the autocast.
+
+    In bfloat16 the gradient of a wide depthwise convolution takes a CPU four to six times as long
+    as in float32, more than the pointwise ones can gain. The result is cast, as float32 features
+    would also pull the classifier that they steer out of bfloat16.
+    """
+    if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+        out: Tensor = layers(x)
+        return out
+    with torch.autocast("cpu", enabled=False):
+        out = layers(x.float())
+    return out.to(torch.get_autocast_dtype("cpu"))

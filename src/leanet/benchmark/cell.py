@@ -1,0 +1,124 @@
+"""The work of a benchmark: map models first, each trained once, then cells.
+
+Every function here can run in any process on any machine that sees the folder of the benchmark: it
+takes names and numbers and leaves files. What is finished is not done again.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+from leanet.benchmark.suite import Cell, DataSet, Suite, cell_options, effective, slug
+from leanet.config import to_dict
+from leanet.files import read_json, write_json
+from leanet.methods import leanet
+from leanet.methods.map_models import map_model, trainings
+from leanet.methods.recipe import Material
+from leanet.prepare import Options, decode_samples, find_samples, folds_of
+from leanet.records import Fold
+from leanet.runtime import Runtime, make_runtime
+from leanet.trial import METRICS, Bench, run_trial
+
+CELL = "cell.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapJob:
+    """A map model that some cells need: the one of number `training` in the fold of `cell`."""
+
+    cell: Cell
+    training: int
+
+
+class Opened(NamedTuple):
+    """A data set with its seed, ready to train on."""
+
+    material: Material
+    root: Path
+    folds: tuple[Fold, ...]  # the last one is final
+    runtime: Runtime
+
+
+def open_data(suite: Suite, data: DataSet, seed: int, out: Path) -> Opened:
+    """Scan and decode a data set, or reuse what another process has decoded.
+
+    Raises:
+        ValueError: anything wrong with the data.
+    """
+    folder = out / "data" / slug(data.name) / f"seed-{seed}"
+    return _opened(data.path, cell_options(suite, data, seed), folder)
+
+
+@lru_cache(maxsize=4)
+def _opened(data: Path, options: Options, folder: Path) -> Opened:
+    runtime = make_runtime(options.device, options.precision, options.seed)
+    found = find_samples(data, options, needs_anomalous=True)
+    material = decode_samples(found, options, folder, runtime, _silent)
+    return Opened(material, found.root, folds_of(material.samples, options), runtime)
+
+
+def is_finished(suite: Suite, cell: Cell, out: Path) -> bool:
+    """Whether an earlier benchmark has this result.
+
+    Raises:
+        ValueError: it has, but with other options.
+    """
+    folder = out / cell.folder
+    if not (folder / METRICS).exists():
+        return False
+    now = json.loads(json.dumps(effective(suite, cell)))
+    before = read_json(folder / CELL)
+    differing = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    if differing:
+        listed = "; ".join(f"{key} {before.get(key)!r} -> {now.get(key)!r}" for key in differing)
+        raise ValueError(
+            f"{folder} was computed with other options ({listed}); give the row another name, "
+            "another --out, or --overwrite to start anew"
+        )
+    return True
+
+
+def run_cell(suite: Suite, cell: Cell, out: Path) -> None:
+    """Train and test one cell; goes on where an interrupted one stopped."""
+    opened = open_data(suite, cell.data, cell.seed, out)
+    bench = Bench(
+        method=cell.row.method,
+        config=cell.row.config,
+        material=opened.material,
+        root=opened.root,
+        runtime=opened.runtime,
+        tell=_silent,
+    )
+    write_json(out / cell.folder / CELL, effective(suite, cell))
+    run_trial(bench, opened.folds[cell.fold], out / cell.folder, pictures=False)
+
+
+def map_jobs(suite: Suite, cells: list[Cell], out: Path) -> list[MapJob]:
+    """The map models that these cells need, each once."""
+    jobs: dict[str, MapJob] = {}
+    for cell in cells:
+        config = cell.row.config
+        if not isinstance(config, leanet.Config):
+            continue
+        fold = open_data(suite, cell.data, cell.seed, out).folds[cell.fold]
+        for number, indices in enumerate(trainings(config.map_mode, fold)):
+            options = json.dumps(to_dict(config.map_model), sort_keys=True)
+            key = f"{cell.data.name} {cell.seed} {options} {indices}"
+            jobs.setdefault(key, MapJob(cell=cell, training=number))
+    return list(jobs.values())
+
+
+def run_map_job(suite: Suite, job: MapJob, out: Path) -> None:
+    """Train one map model, unless it is there."""
+    config = job.cell.row.config
+    opened = open_data(suite, job.cell.data, job.cell.seed, out)
+    indices = trainings(config.map_mode, opened.folds[job.cell.fold])[job.training]
+    map_model(config.map_model, indices, opened.material, opened.runtime)
+
+
+def _silent(text: str) -> None:
+    """Cells say nothing; the benchmark tells how far it is."""

@@ -1,0 +1,223 @@
+"""A suite: which methods, on which data sets, with which folds and seeds, as a YAML file says.
+
+    name: quick
+    about: what it is for, how long it takes, what to expect
+    data:
+      Potato: {path: plantvillage_potato, positives: 50, source: where a user gets it}
+    options: {img_size: 128, folds: 5}           # those of `leanet fit` that all cells share
+    seeds: [0]
+    common: {epochs: 30, map_model: {base: 32}}  # options of every method that has them
+    methods:
+      ResNet18: {method: classifier}
+      ResNet18 + ResNet AAN: {method: leanet, each: {attention_points: [[0], [1], [2], [3], [4]]}}
+    baseline: ResNet18                           # paired differences are against this row
+    published: leanet                            # table of published figures to print beside
+
+A row with `each` is a group: one member for every value of that option, trained as rows of their
+own. The tables show the members, their mean, the one that the held-out images of each fold choose,
+and, labelled as optimistic, the one that the test images would.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from leanet.config import UsageError, from_dict, merged, nearest, to_dict
+from leanet.methods import catalog
+from leanet.prepare import Options
+
+KEYS = ("name", "about", "data", "options", "seeds", "common", "methods", "baseline", "published")
+DATA_KEYS = ("path", "positives", "normal", "source")
+ROW_KEYS = ("method", "preset", "each")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet:
+    """A data set of a suite; `source` says where one gets it."""
+
+    name: str
+    path: Path
+    positives: int | None = None
+    normal: str | None = None
+    source: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A row of the tables: a method with its options; `group` is the name without the member."""
+
+    name: str
+    group: str
+    member: str  # "" for a row that is no member of a group
+    method: str
+    config: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """A benchmark, complete: every option has its value."""
+
+    name: str
+    about: str
+    data: tuple[DataSet, ...]
+    options: Options
+    seeds: tuple[int, ...]
+    rows: tuple[Row, ...]
+    baseline: str | None
+    published: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """The smallest piece of work that is never done twice."""
+
+    data: DataSet
+    row: Row
+    seed: int
+    fold: int
+
+    @property
+    def folder(self) -> Path:
+        """Where its results are, below the folder of the benchmark."""
+        place = Path("cells") / slug(self.data.name) / slug(self.row.name)
+        return place / f"seed-{self.seed}" / f"fold-{self.fold}"
+
+
+def slug(name: str) -> str:
+    """A name as part of a path.
+
+    >>> slug("ResNet18 + ResNet AAN, A4")
+    'resnet18-resnet-aan-a4'
+    """
+    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
+
+
+def read_suite(file: Path, data_root: Path | None = None) -> Suite:
+    """A suite from its file; relative data paths are below `data_root`, or below the file.
+
+    Raises:
+        ValueError: an unknown key, method or option, a path that does not exist.
+    """
+    given = yaml.safe_load(file.read_text(encoding="utf-8"))
+    if not isinstance(given, dict):
+        raise UsageError(f"{file} is no suite: it holds no keys; needed are data and methods")
+    _known(given, KEYS, str(file))
+    for key in ("data", "methods"):
+        if not isinstance(given.get(key), dict) or not given[key]:
+            raise UsageError(f"{file} names no {key}")
+    options = from_dict(Options, given.get("options") or {})
+    if options.folds < 2:
+        raise UsageError(f"{file}: folds {options.folds}; a benchmark needs 2 folds or more")
+    rows = tuple(
+        row for name, spec in given["methods"].items()
+        for row in _rows(str(name), spec, given.get("common") or {})
+    )  # fmt: skip
+    baseline = given.get("baseline")
+    groups = dict.fromkeys([row.name for row in rows] + [row.group for row in rows])
+    if baseline is not None and baseline not in groups:
+        raise UsageError(f"{file}: baseline {baseline!r} is no row{nearest(baseline, groups)}")
+    return Suite(
+        name=str(given.get("name", file.stem)),
+        about=str(given.get("about", "")),
+        data=tuple(
+            _data_set(str(name), spec, data_root or file.parent)
+            for name, spec in given["data"].items()
+        ),
+        options=options,
+        seeds=tuple(given.get("seeds") or (0,)),
+        rows=rows,
+        baseline=baseline,
+        published=given.get("published"),
+    )
+
+
+def cells(suite: Suite) -> list[Cell]:
+    """All cells, in an order in which an interrupted benchmark has whole folds of all rows."""
+    return [
+        Cell(data=data, row=row, seed=seed, fold=fold)
+        for seed in suite.seeds
+        for data in suite.data
+        for fold in range(suite.options.folds)
+        for row in suite.rows
+    ]
+
+
+def effective(suite: Suite, cell: Cell) -> dict[str, Any]:
+    """Everything that the result of a cell depends on, as plain values."""
+    return {
+        "method": cell.row.method,
+        **to_dict(cell_options(suite, cell.data, cell.seed)),
+        **to_dict(cell.row.config),
+        "data": cell.data.path.name,
+        "fold": cell.fold,
+    }
+
+
+def cell_options(suite: Suite, data: DataSet, seed: int) -> Options:
+    """The options of `leanet fit` for a data set and a seed."""
+    return dataclasses.replace(
+        suite.options, seed=seed, positives=data.positives, normal=data.normal
+    )
+
+
+def _rows(name: str, spec: Mapping[str, Any], common: Mapping[str, Any]) -> list[Row]:
+    spec = dict(spec)
+    if "method" not in spec:
+        raise UsageError(f"row {name!r} names no method; allowed: {', '.join(catalog.METHODS)}")
+    method = str(spec.pop("method"))
+    recipe = catalog.find(method)
+    preset, each = spec.pop("preset", None), spec.pop("each", None)
+    if preset is not None and preset not in recipe.presets:
+        raise UsageError(f"row {name!r}: {method} has no preset {preset!r}")
+    known = recipe.config.__dataclass_fields__
+    shared = {key: value for key, value in common.items() if key in known}
+    base = merged(merged(recipe.presets[preset] if preset else {}, shared), spec)
+    if each is None:
+        config = from_dict(recipe.config, base)
+        return [Row(name=name, group=name, member="", method=method, config=config)]
+    if len(each) != 1:
+        raise UsageError(f"row {name!r}: `each` takes one option with a list of values")
+    key, values = next(iter(each.items()))
+    members = []
+    for value in values:
+        member = _member(key, value)
+        config = from_dict(recipe.config, merged(base, {key: value}))
+        members.append(
+            Row(name=f"{name}, {member}", group=name, member=member, method=method, config=config)
+        )
+    return members
+
+
+def _member(key: str, value: Any) -> str:
+    if key == "attention_points":
+        return "+".join(f"A{point + 1}" for point in value) or "none"
+    return f"{key} {value}"
+
+
+def _data_set(name: str, spec: Mapping[str, Any], root: Path) -> DataSet:
+    _known(spec, DATA_KEYS, f"data set {name}")
+    if "path" not in spec:
+        raise UsageError(f"data set {name} has no path")
+    return DataSet(
+        name=name,
+        path=root / spec["path"],
+        positives=spec.get("positives"),
+        normal=spec.get("normal"),
+        source=spec.get("source", ""),
+    )
+
+
+def _known(given: Mapping[str, Any], allowed: tuple[str, ...], where: str) -> None:
+    for key in given:
+        if key not in allowed:
+            raise UsageError(
+                f"{where}: unknown key {key!r}{nearest(str(key), allowed)}; "
+                f"allowed: {', '.join(allowed)}"
+            )
