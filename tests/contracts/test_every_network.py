@@ -7,10 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from leanet.networks.aan import DirectAAN, MobileNetAAN, ResNetAAN
+from leanet.networks.attention import self_attention
+from leanet.networks.autoencoder import AutoEncoder, UNetRes
 from leanet.networks.blocks import Staged, StagedClassifier
+from leanet.networks.cnn import CNN
 from leanet.networks.resnet import ResNet
+from leanet.networks.segnet import SegNet
 from leanet.networks.timm_stages import TimmStages
 from leanet.networks.unet import UNet
+from leanet.networks.vgg import VGG
 
 SIDE = 64
 NUM_OUTPUTS = 2
@@ -20,6 +25,14 @@ CLASSIFIERS: dict[str, tuple[int, Callable[[], StagedClassifier]]] = {
     "resnet18": (3, lambda: ResNet(18, 3, NUM_OUTPUTS)),
     "resnet18-4ch": (4, lambda: ResNet(18, 4, NUM_OUTPUTS)),
     "resnet50": (3, lambda: ResNet(50, 3, NUM_OUTPUTS)),
+    "resnet18-stem-conv": (3, lambda: ResNet(18, 3, NUM_OUTPUTS, stem_conv=True)),
+    "vgg16": (3, lambda: VGG(16, 3, NUM_OUTPUTS, hidden=16)),
+    "cnn": (3, lambda: CNN(3, NUM_OUTPUTS)),
+    "cnn-se": (3, lambda: CNN(3, NUM_OUTPUTS, gate=self_attention("se"))),
+    "cnn-cbam": (3, lambda: CNN(3, NUM_OUTPUTS, gate=self_attention("cbam"))),
+    "cnn-eca": (3, lambda: CNN(3, NUM_OUTPUTS, gate=self_attention("eca"))),
+    "cnn-simam": (3, lambda: CNN(3, NUM_OUTPUTS, gate=self_attention("simam"))),
+    "cnn-srm": (3, lambda: CNN(3, NUM_OUTPUTS, gate=self_attention("srm"))),
     "timm-mobilenetv3": (3, lambda: TimmStages("mobilenetv3_small_050", 3, NUM_OUTPUTS)),
     "timm-convnext": (3, lambda: TimmStages("convnext_atto", 3, NUM_OUTPUTS)),
     "timm-map": (1, lambda: TimmStages("mobilenetv3_small_050", 1, NUM_OUTPUTS)),
@@ -33,6 +46,9 @@ STAGED: dict[str, tuple[int, Callable[[], Staged]]] = {
 RECONSTRUCTORS: dict[str, tuple[int, Callable[[], nn.Module]]] = {
     "unet-color": (1, lambda: UNet(1, 2, depth=6, base=8)),
     "unet-rgb": (3, lambda: UNet(3, 3, depth=5, base=8, dropout=0.5)),
+    "ae": (3, lambda: AutoEncoder(3, 3, base=8)),
+    "unetres": (3, lambda: UNetRes(3, 3, base=8)),
+    "segnet": (1, lambda: SegNet(1, 2, base=4)),
 }
 TRAINED: dict[str, tuple[int, Callable[[], nn.Module]]] = {**CLASSIFIERS, **RECONSTRUCTORS}
 

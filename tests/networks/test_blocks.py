@@ -1,11 +1,19 @@
 import math
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock as ReferenceBasicBlock
 from torchvision.models.resnet import Bottleneck as ReferenceBottleneck
 
-from leanet.networks.blocks import BasicBlock, Bottleneck, conv_bn, he_normal_
+from leanet.networks.blocks import (
+    BasicBlock,
+    Bottleneck,
+    SelfAttention,
+    conv_bn,
+    he_normal_,
+    require_multiple,
+)
 
 
 class Scale(nn.Module):
@@ -63,3 +71,33 @@ def test_he_normal_has_the_stated_deviation_and_zero_biases() -> None:
     assert math.isclose(grouped.weight.std().item(), math.sqrt(2 / 25), rel_tol=0.05)
     assert dense.bias is not None
     assert dense.bias.abs().max() == 0
+
+
+class Threes(SelfAttention):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Conv2d(2, 2, 1))
+        nn.init.constant_(self.inner[0].weight, 3.0)  # type: ignore[arg-type]
+
+    def gate(self, x: Tensor) -> Tensor:
+        return 1 + x[:, :1]
+
+
+def test_self_attention_multiplies_by_its_gate() -> None:
+    x = torch.rand(2, 2, 3, 3)
+    assert torch.equal(Threes()(x), x * (1 + x[:, :1]))
+
+
+def test_he_normal_leaves_the_start_of_self_attention_alone() -> None:
+    network = nn.Sequential(nn.Conv2d(2, 2, 1), Threes())
+    nn.init.constant_(network[0].weight, 3.0)  # type: ignore[arg-type]
+    he_normal_(network)
+    weights = {name: p for name, p in network.named_parameters() if name.endswith("weight")}
+    assert (weights["1.inner.0.weight"] == 3).all()
+    assert (weights["0.weight"] != 3).all()
+
+
+def test_sides_that_do_not_halve_are_refused() -> None:
+    require_multiple(torch.empty(1, 1, 64, 32), 32)
+    with pytest.raises(ValueError, match=r"64 x 48 px does not fit .* multiple of 32 px, or not"):
+        require_multiple(torch.empty(1, 1, 48, 64), 32, ", or not")

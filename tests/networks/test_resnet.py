@@ -9,19 +9,15 @@ from leanet.networks.resnet import ResNet
 from leanet.networks.weights import load_weights
 
 
-class SqueezeExciteEighth(nn.Module):
+class Scale(nn.Module):
+    """A gate that notes how many channels it was made for."""
+
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.fc = nn.Sequential(
-            nn.Linear(channels, channels // 8),
-            nn.ReLU(),
-            nn.Linear(channels // 8, channels),
-            nn.Sigmoid(),
-        )
+        self.factor = nn.Parameter(torch.full((channels, 1, 1), 0.5))
 
     def forward(self, x: Tensor) -> Tensor:
-        gate: Tensor = self.fc(x.mean((2, 3)))
-        return x * gate[:, :, None, None]
+        return x * self.factor
 
 
 def count(network: nn.Module) -> int:
@@ -81,8 +77,43 @@ def test_the_taps_have_the_published_shapes(
     assert shapes == [(c, side // 2**p, side // 2**p) for p, c in enumerate(channels, start=1)]
 
 
-def test_a_gate_sits_in_every_block() -> None:
-    assert count(ResNet(18, 3, 2, gate=SqueezeExciteEighth)) - 11_177_538 == 176_240
+@pytest.mark.parametrize(
+    ("depth", "widths"),
+    [
+        (18, [64] * 2 + [128] * 2 + [256] * 2 + [512] * 2),
+        (50, [256] * 3 + [512] * 4 + [1024] * 6 + [2048] * 3),
+    ],
+)
+def test_a_gate_sits_in_every_block(depth: int, widths: list[int]) -> None:
+    with torch.device("meta"):
+        network = ResNet(depth, gate=Scale)
+    assert [len(gate.factor) for gate in network.modules() if isinstance(gate, Scale)] == widths
+
+
+@torch.no_grad()
+def test_the_program_s_variant_has_a_bare_convolution_between_a1_and_the_max_pool() -> None:
+    network = ResNet(18, stem_conv=True).eval()
+    x = torch.rand(1, 3, 64, 64)
+    tap = network.stage(0, x)
+    assert torch.equal(tap, network.bn1(network.conv1(x)).relu())
+    convolved = torch.nn.functional.conv2d(
+        tap, network.stem_conv.weight, network.stem_conv.bias, padding=1
+    )
+    assert convolved.min() < 0  # neither BatchNorm nor ReLU
+    pooled = torch.nn.functional.max_pool2d(convolved, 3, 2, 1)
+    torch.testing.assert_close(network.stage(1, tap), network.layer1(pooled))
+
+
+def test_the_program_s_variant_has_biases_and_bare_shortcuts() -> None:
+    with torch.device("meta"):
+        network = ResNet(18, 3, 2, stem_conv=True)
+    convs = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    assert all(conv.bias is not None for conv in convs)
+    shortcuts = [block.downsample for layer in (network.layer2, network.layer3, network.layer4)
+                 for block in layer if not isinstance(block.downsample, nn.Identity)]  # fmt: skip
+    assert [type(shortcut) for shortcut in shortcuts] == [nn.Conv2d] * 3
+    with pytest.raises(ValueError, match="depth 18 or 34"):
+        ResNet(50, stem_conv=True)
 
 
 def test_an_unknown_depth_is_refused() -> None:

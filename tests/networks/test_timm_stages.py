@@ -15,6 +15,7 @@ NAMES = [
     "efficientnet_b0",
     "convnext_atto",
     "regnetx_002",
+    "densenet121",
 ]
 
 
@@ -123,10 +124,37 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
         TimmStages("????")
 
 
-@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "hrnet_w18_small"])
-def test_families_without_a_list_of_stages_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=r"no list of stages.*choose one with plain stages"):
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("vit_tiny_patch16_224", "hand on tokens"),
+        ("vit_small_patch16_224", "hand on tokens"),
+        ("hrnet_w18_small", "HighResolutionNetFeatures"),
+    ],
+)
+def test_families_without_a_list_of_stages_are_refused(name: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=rf"no list of stages.*{reason}.*choose one with plain"):
         TimmStages(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "strides"),
+    [
+        ("resnet18", (2, 4, 8, 16, 32)),
+        ("mobilenetv3_small_100", (2, 4, 8, 16, 32)),
+        ("mobilenetv2_100", (2, 4, 8, 16, 32)),
+        ("efficientnet_b0", (2, 4, 8, 16, 32)),
+        ("regnetx_002", (2, 4, 8, 16, 32)),
+        ("densenet121", (2, 4, 8, 16, 32)),
+        ("darknet17", (1, 2, 4, 8, 16, 32)),
+        ("convnext_tiny", (4, 8, 16, 32)),
+        ("swin_tiny_patch4_window7_224", (4, 8, 16, 32)),
+    ],
+)
+def test_the_families_have_the_strides_that_the_description_says(
+    name: str, strides: tuple[int, ...]
+) -> None:
+    assert TimmStages(name).strides == strides
 
 
 def test_stages_that_hand_on_more_than_a_tensor_are_refused() -> None:

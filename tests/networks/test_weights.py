@@ -6,6 +6,8 @@ from safetensors.torch import save_file
 from timm.models._manipulate import adapt_input_conv as timm_adapt_input_conv
 from torch import Tensor, nn
 
+from leanet.networks.attention import self_attention
+from leanet.networks.resnet import ResNet
 from leanet.networks.weights import adapt_input_conv, load_weights, read_weights
 
 
@@ -93,6 +95,25 @@ def test_differing_names_and_shapes_are_listed_and_nothing_is_loaded(tmp_path: P
     assert "1 missing: 1.weight; 1 unexpected: 1.extra" in str(error.value)
     assert "1 shape: 0.bias (7,) for (4,)" in str(error.value)
     assert all(torch.equal(tensor, before[name]) for name, tensor in target.state_dict().items())
+
+
+def test_self_attention_that_the_file_lacks_keeps_its_start(tmp_path: Path) -> None:
+    source, target = ResNet(18), ResNet(18, gate=self_attention("cbam", identity_start=True))
+    load_weights(target, saved(source.state_dict(), tmp_path / "w.safetensors"))
+    x = torch.rand(1, 3, 64, 64)
+    assert torch.equal(target.eval()(x), source.eval()(x))
+
+
+def test_self_attention_in_the_file_is_loaded_whole_or_not_at_all(tmp_path: Path) -> None:
+    source, target = ResNet(18, gate=self_attention("eca")), ResNet(18, gate=self_attention("eca"))
+    tensors = source.state_dict()
+    report = load_weights(target, saved(tensors, tmp_path / "w.safetensors"))
+    assert set(report.loaded) == set(tensors)
+    assert torch.equal(target.state_dict()["layer1.0.gate.conv.weight"],
+                       tensors["layer1.0.gate.conv.weight"])  # fmt: skip
+    del tensors["layer1.0.gate.conv.weight"]
+    with pytest.raises(ValueError, match=r"1 missing: layer1\.0\.gate\.conv\.weight"):
+        load_weights(target, saved(tensors, tmp_path / "w.safetensors"))
 
 
 def test_a_pickled_object_is_refused_without_running_it(tmp_path: Path) -> None:

@@ -71,6 +71,21 @@ class StagedClassifier(Staged):
         return self.head(self.features(x)[-1])
 
 
+class SelfAttention(nn.Module):
+    """Features times a gate that is computed from them: [B, C, H, W] -> [B, C, H, W].
+
+    It draws its own weights when it is built; `he_normal_` leaves them alone.
+    """
+
+    @abstractmethod
+    def gate(self, x: Tensor) -> Tensor:
+        """The factors of x [B, C, H, W]: [B, C, 1, 1], [B, 1, H, W] or [B, C, H, W]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x * gate(x)."""
+        return x * self.gate(x)
+
+
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut: [B, in, H, W] -> [B, out, H / stride, W / stride].
 
@@ -158,11 +173,23 @@ def he_normal_(network: nn.Module) -> None:
 
     N(0, 2 / fan_out) with fan_out = out_channels * kernel area / groups (He et al. 2015,
     doi:10.1109/ICCV.2015.123, the form torchvision uses); biases become 0. Linear and BatchNorm
-    layers keep PyTorch's default.
+    layers keep PyTorch's default, self-attention modules their own start.
     """
+    gates = [gate for gate in network.modules() if isinstance(gate, SelfAttention)]
+    kept = {module for gate in gates for module in gate.modules()}
     for module in network.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d) and module not in kept:
             fan_out = module.out_channels * math.prod(module.kernel_size) // module.groups
             nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+def require_multiple(x: Tensor, multiple: int, advice: str = "") -> None:
+    """Refuse images [B, C, H, W] whose sides are no multiple of `multiple` px (ValueError)."""
+    height, width = x.shape[-2:]
+    if height % multiple or width % multiple:
+        raise ValueError(
+            f"an image of {width} x {height} px does not fit a network that halves to "
+            f"1/{multiple}: resize to a multiple of {multiple} px{advice}"
+        )

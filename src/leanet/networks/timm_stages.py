@@ -3,8 +3,17 @@
 timm (Wightman 2019, doi:10.5281/zenodo.4414861) can cut most convolutional and hierarchical
 networks into a list of modules in execution order, some of which end a feature level. Those
 modules are grouped here into stages, so that features can be steered between them without hooks.
-Networks that timm can only tap by hooks or by a method of their own (plain vision transformers,
-HRNet, NASNet, ...) have no such list and are refused.
+Every network is run once when it is built, and refused if it does not keep what timm's table says:
+
+- strides 2, 4, 8, 16, 32: ResNet and its kin (ResNeXt, Res2Net, SE-ResNet, ResNeSt, RegNet, NFNet,
+  DPN), DenseNet, DLA, MobileNetV2 and V3, EfficientNet, GhostNet, RepVGG, MobileOne, MobileViT,
+  CoAtNet, MaxViT; VGG and DarkNet have a stage of full size (stride 1) before these;
+- strides 4, 8, 16, 32, thus without the point A1 of LEA-Net: ConvNeXt, PoolFormer, FastViT, PVT v2,
+  DaViT, FocalNet, EdgeNeXt, and for one image size Swin and Swin v2;
+- refused, tokens between the blocks: plain vision transformers (ViT, DeiT, EVA), Hiera, MViT, XCiT,
+  Mixer, Twins. A class token travels beside the map there, and a stage hands on nothing but a map;
+- refused, no list of modules: HRNet, Xception, NASNet, PiT; or a list that does not hold: Inception
+  v3 and v4 (sides are not the image's by the stride), SelecSLS (several tensors between stages).
 """
 
 from __future__ import annotations
@@ -18,6 +27,7 @@ from typing import Any
 import timm
 import torch
 from timm.models import FeatureListNet
+from timm.models._features import FeatureGetterNet
 from timm.models.efficientnet import EfficientNetFeatures
 from timm.models.mobilenetv3 import MobileNetV3Features
 from torch import Tensor, nn
@@ -127,6 +137,12 @@ def _feature_list(
     net = _create(name, pretrained=pretrained, model_args=model_args)
     if isinstance(net, EfficientNetFeatures | MobileNetV3Features):  # a list in all but name
         net = FeatureListNet(net, net.feature_info.out_indices, flatten_sequential=True)
+    if isinstance(net, FeatureGetterNet):
+        raise ValueError(
+            f"timm model {name} has no list of stages that can be run one at a time: its features "
+            f"come from a method of its own, as (some of) its blocks hand on tokens, not maps "
+            f"[B, C, h, w] that could be steered; {ADVICE}"
+        )
     if not isinstance(net, FeatureListNet) or net.concat:
         raise ValueError(
             f"timm model {name} has no list of stages that can be run one at a time "

@@ -16,6 +16,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from leanet.networks.blocks import require_multiple
+
 MAX_DEPTH = 8
 MIN_DEPTH = 5
 
@@ -32,8 +34,8 @@ def unet_depth(img_size: int) -> int:
     if img_size < multiple or img_size % multiple:
         below = max(img_size // multiple, 1) * multiple
         raise ValueError(
-            f"img_size {img_size} does not fit the U-Net: choose a multiple of {multiple} px, "
-            f"for example {below} or {below + multiple}"
+            f"img_size {img_size} does not fit, it is halved {MIN_DEPTH} times or more: choose a "
+            f"multiple of {multiple} px, for example {below} or {below + multiple}"
         )
     halvings = (img_size & -img_size).bit_length() - 1  # exponent of the factor two
     return min(MAX_DEPTH, halvings)
@@ -80,7 +82,7 @@ class UNet(nn.Module):
 
         Raises ValueError for sides that are no multiple of 2**depth.
         """
-        _check_sides(x, 2**self.depth)
+        require_multiple(x, 2**self.depth, ", or build it with unet_depth(img_size)")
         skips: list[Tensor] = []
         for layer in self.down:
             x = layer(x)  # [B, base * min(2**level, 8), H / 2**(level + 1), ...]
@@ -107,12 +109,3 @@ def _up(in_channels: int, out_channels: int, *, dropout: float) -> nn.Sequential
     if dropout > 0:
         layers.append(nn.Dropout(dropout))
     return nn.Sequential(*layers)
-
-
-def _check_sides(x: Tensor, multiple: int) -> None:
-    height, width = x.shape[-2:]
-    if height % multiple or width % multiple:
-        raise ValueError(
-            f"an image of {width} x {height} px does not fit a U-Net that halves to 1/{multiple}: "
-            f"resize to a multiple of {multiple} px, or build it with unet_depth(img_size)"
-        )

@@ -1,9 +1,10 @@
 """Weight files into networks: every difference is named, nothing is loaded in part by accident.
 
 Reads safetensors, and PyTorch files with the restricted loader (`weights_only=True`: tensors, no
-code). Two differences are expected and handled: another number of input channels (the first
-convolution is adapted as timm does) and another number of classes (the head keeps its own
-initial weights). Any other difference is a ValueError.
+code). Three differences are expected and handled: another number of input channels (the first
+convolution is adapted as timm does), another number of classes (the head keeps its own initial
+weights), and self-attention in the network but not in the file (it keeps its start). Any other
+difference is a ValueError.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from leanet.networks.blocks import SelfAttention
 
 WRAPPERS = ("state_dict", "model")  # names under which training programs store the weights
 
@@ -32,8 +35,9 @@ def load_weights(module: nn.Module, path: Path, *, ignore_head: bool = True) -> 
     """Load the weight file `path` into `module`, in place.
 
     `ignore_head`: the last layer with weights keeps its own ones if the file's differ in shape or
-    are absent. Raises ValueError if the file cannot be read or any other tensor is missing,
-    unexpected or of another shape (the first five of each are named).
+    are absent. Self-attention that is not in the file keeps its start. Raises ValueError if the
+    file cannot be read or any other tensor is missing, unexpected or of another shape (the first
+    five of each are named).
     """
     return load_tensors(module, read_weights(path), source=str(path), ignore_head=ignore_head)
 
@@ -76,6 +80,9 @@ def load_tensors(
     own = module.state_dict()
     given = _adapt_first_conv(module, tensors)
     kept = {name for name in own if name.endswith("num_batches_tracked") and name not in given}
+    attention = _attention_names(module)
+    if attention.isdisjoint(given):
+        kept |= attention
     if ignore_head:
         kept |= _differing_head(module, own, given)
     used = {name: tensor for name, tensor in given.items() if name not in kept}
@@ -105,6 +112,16 @@ def _adapt_first_conv(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[
     if isinstance(first, nn.Conv2d) and len(shape) == 4 and shape[1] == 3 != first.in_channels:
         given[f"{name}.weight"] = adapt_input_conv(given[f"{name}.weight"], first.in_channels)
     return given
+
+
+def _attention_names(module: nn.Module) -> set[str]:
+    """The names of all tensors inside self-attention modules."""
+    return {
+        f"{prefix}.{name}"
+        for prefix, part in module.named_modules()
+        if isinstance(part, SelfAttention)
+        for name in part.state_dict()
+    }
 
 
 def _differing_head(
