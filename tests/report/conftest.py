@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import pytest
+import yaml
 from safetensors.numpy import save_file
 
 from leanet.config import to_yaml
@@ -18,6 +21,7 @@ from leanet.methods.classifier import Config as ClassifierConfig
 from leanet.methods.leanet import Config as LEANetConfig
 from leanet.ops.metrics import confusion_at, f1, image_metrics
 from leanet.prepare import Options
+from leanet.report.results import Member, members
 
 SIDE = 8
 
@@ -156,3 +160,92 @@ def _journal(losses: Sequence[str]) -> str:
         for e in range(3)
     ]
     return "".join(json.dumps(record) + "\n" for record in records)
+
+
+WriteBenchmark = Callable[..., Path]
+SUITE = {
+    "name": "toy suite",
+    "about": "two ways to use a map",
+    "data": {"Potato": {"path": "potato", "source": "a field"}},
+    "options": {"folds": 5},
+    "methods": {
+        "ResNet18": {"method": "classifier"},
+        "ResNet18 (4ch input)": {"method": "leanet"},
+        "ResNet18 + ResNet-based CAAN": {
+            "method": "leanet",
+            "each": {"attention_points": [[0], [3], [4]]},
+        },
+    },
+    "baseline": "ResNet18",
+    "published": "leanet",
+}
+
+
+@pytest.fixture
+def write_benchmark(tmp_path: Path) -> WriteBenchmark:
+    """write_benchmark("name", figure=, missing=, **keys of the suite) -> folder of a benchmark.
+
+    `figure(data, row, seed, fold, output, column)` may set any figure of results.csv (None leaves
+    it as it is); trials for which `missing(data, row, seed, fold)` holds are not there.
+    """
+
+    def write(
+        name: str,
+        *,
+        figure: Callable[..., float | None] = lambda *_: None,
+        missing: Callable[..., bool] = lambda *_: False,
+        **suite: Any,
+    ) -> Path:
+        folder, given = tmp_path / name, SUITE | suite
+        write_text(folder / "suite.yaml", yaml.safe_dump(given, sort_keys=False))
+        write_json(folder / "environment.json", ENVIRONMENT)
+        write_csv(folder / "results.csv", _results(given, figure, missing))
+        return folder
+
+    return write
+
+
+ENVIRONMENT = {"device": "cpu", "gpu": None, "cpu_cores": 2, "precision": "32-true",
+               "date": "2026-01-02T03:04:05+00:00", "packages": {"leanet": "0.1.0"}}  # fmt: skip
+
+
+def _results(suite: Any, figure: Callable[..., Any], missing: Callable[..., bool]) -> list[Any]:
+    rows = []
+    for data, (name, spec) in product(suite["data"], suite["methods"].items()):
+        for member in members(spec["each"]) if "each" in spec else [Member("", {})]:
+            row = f"{name}, {member.name}" if member.name else name
+            is_lea = spec["method"] == "leanet"
+            outputs = ("score", "fused", "adn", "aan", "map") if is_lea else ("score",)
+            for trial in product(suite.get("seeds", [0]), range(suite["options"]["folds"])):
+                if missing(data, row, *trial):
+                    continue
+                for output in outputs:
+                    words = {"data": data, "row": row, "group": name, "member": member.name,
+                             "method": spec["method"], "output": output}  # fmt: skip
+                    place = f"{data} {output}" if output == "map" else f"{data} {row} {output}"
+                    rng = np.random.default_rng([crc32(place.encode()), *trial])
+                    numbers = _figures(rng, output, member.options)
+                    for column in numbers:
+                        given = figure(data, row, *trial, output, column)
+                        numbers[column] = numbers[column] if given is None else given
+                    rows.append({**words, "seed": trial[0], "fold": trial[1], **numbers})
+    return rows
+
+
+def _figures(rng: np.random.Generator, output: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    f1, auroc, ap, held_out = (float(value) for value in 0.8 + 0.2 * rng.random(4))
+    kept = round(40 * options.get("keep_positive", 1))
+    return {
+        "held_out_ap": held_out,
+        "auroc": auroc,
+        "average_precision": ap,
+        "f1": f1 - 0.05,
+        "all_positive_f1": 0.4,
+        "num_normal": 30,
+        "num_anomalous": 10,
+        "f1_at_half": "" if output in ("map", "fused") else f1,
+        "num_train_normal": 120,
+        "num_train_anomalous": kept,
+        "seconds": 60.0,
+        "parameters": 11_000_000,
+    }

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -92,6 +93,27 @@ def test_losses_show_every_fold_and_the_final_training(
     assert np.allclose(np.asarray(lines[0].get_ydata()), [1, 1 / 2, 1 / 3])
     dots = [line for line in axes[0].lines if line.get_marker() == "o"]
     assert {float(np.asarray(dot.get_xdata())[0]) for dot in dots} == {2.0}  # metrics.json: epochs
+
+
+def test_learned_strengths_have_a_chart_of_their_own(
+    write_run: WriteRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_run("run")
+    for file in folder.glob("*/journal.jsonl"):
+        records = [r | {"train_w_A2": -0.1 * r["epoch"], "train_w_A4": 0.5} for r in lines(file)]
+        file.write_text("".join(f"{json.dumps(record)}\n" for record in records))
+    axes = drawn(monkeypatch, figures.loss_curves, read_run(folder))
+    titles = [a.get_title(loc="left") for a in axes]
+    assert titles == ["loss", "adn loss", "strength w", "loss of the map models"]
+    curves = [line for line in axes[2].lines if line.get_marker() == "None"]
+    assert len(curves) == 2 * 3  # two points; two folds and the final training
+    assert np.allclose(np.asarray(curves[0].get_ydata()), [0, -0.1, -0.2])
+    assert axes[2].get_yscale() == "linear"
+    assert [text.get_text() for text in axes[2].texts] == ["A2", "A4"]
+
+
+def lines(file: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
 
 
 def test_the_area_under_the_pooled_curve_is_the_pooled_auroc(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib as mpl
@@ -54,6 +55,21 @@ def test_a_small_gallery_shows_everything_once() -> None:
     images = [shown(score, 1) for score in (-1.0, 0.5, 2.0)]
     assert [s.image.scores["score"] for s in gallery.choose(images)] == [2.0, 0.5, -1.0]
     assert gallery.choose([]) == []
+
+
+def test_the_map_view_has_the_middle_image_of_every_kind_the_normal_ones_first() -> None:
+    plane = np.ones((1, 64, 64), np.float32)
+    images = []
+    for label, kind, scores in ((1, "b", (3, 1, 2)), (1, "a", (5,)), (0, "good", (0, 4, -9, 2, 1))):
+        for score in scores:
+            one = shown(score, label, map=plane, repainted=np.zeros((3, 64, 64), np.float32))
+            images.append(one._replace(image=replace(one.image, kind=kind)))
+    view = gallery.typical(images, top=2.0)
+    assert [(card.image.kind, card.image.scores["score"]) for card in view] == [
+        ("good", 1), ("a", 5), ("b", 2)]  # fmt: skip
+    for card in view:
+        assert [picture.name for picture in card.pictures] == ["image", "repainted", "map"]
+    assert gallery.typical([shown(1, 0)], top=2.0) == []
 
 
 def test_equal_map_values_have_one_color_in_every_image() -> None:

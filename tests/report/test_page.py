@@ -74,8 +74,8 @@ def test_the_page_stands_in_the_run_folder_and_alone(write_run: WriteRun) -> Non
 def test_it_has_every_section(write_run: WriteRun) -> None:
     page = Page(write_report(write_run("run"), baseline=write_run("plain", method="classifier")))
     ids = [a["id"] for tag, a in page.tags if tag == "section"]
-    assert ids == ["verdict", "results", "comparison", "scores", "errors", "gallery", "attention",
-                   "training", "details"]  # fmt: skip
+    assert ids == ["verdict", "results", "comparison", "scores", "errors", "maps", "gallery",
+                   "attention", "training", "details"]  # fmt: skip
     for words in ("Finds", "of the defects", "cross-validated, 2 folds", "Against classifier",
                   "out_of_fold", "leaves & stems", "best F1 on the cross-validation scores",
                   "nearly constant"):  # fmt: skip
@@ -101,9 +101,20 @@ def test_a_card_per_image_marks_errors(write_run: WriteRun) -> None:
     folder = write_run("run", shift=0.5)
     page = Page(write_report(folder))
     images = read_run(folder).tested
-    wrong = sum("card wrong" in (a.get("class") or "") for tag, a in page.tags if tag == "article")
-    assert wrong == sum(image.wrong for image in images) > 0
-    assert page.count("article") == len(images) + 3  # and three in the attention view
+    gallery = page.source.partition('id="gallery"')[2].partition("</section>")[0]
+    assert gallery.count('class="card wrong') == sum(image.wrong for image in images) > 0
+    assert gallery.count("<article") == len(images)
+    assert page.count("article") == len(images) + 5  # 2 in the map view, 3 in the attention view
+
+
+def test_the_map_view_marks_s_on_its_scale(write_run: WriteRun) -> None:
+    for top, place in ((40.0, "25.0%"), (5.0, "100.0%")):  # s = 10 lies on the scale either way
+        page = Page(write_report(write_run(f"run{top}", card=(("map_top", top),))))
+        maps = page.source.partition('id="maps"')[2].partition("</section>")[0]
+        assert f'style="left: {place}" title="s"' in maps
+        assert "s = 10.0 (mark)" in maps
+    page = Page(write_report(write_run("plain", method="classifier")))
+    assert 'id="maps"' not in page.source
 
 
 def test_a_run_with_test_images_but_no_folds_has_a_page_without_sd(write_run: WriteRun) -> None:

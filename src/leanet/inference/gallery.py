@@ -25,6 +25,7 @@ from leanet.inference.pictures import picture_names
 from leanet.records import Prediction, Sample
 
 FULL_SCALE = 150.0  # dE00; color differences of sRGB images stay below
+FULL_SCALES = {"L1": 1.0, "L2": 1.0}  # of other units: differences of images in [0, 1]
 GALLERY_SIZE = 32
 BATCH = 16
 
@@ -58,6 +59,8 @@ class Pictures(Protocol):
 @torch.inference_mode()
 def save_maps(detector: Explaining, data: Pictures, indices: Sequence[int], folder: Path) -> None:
     """Write the map of each image, and `maps.json`, which says which file is whose."""
+    unit = getattr(detector, "map_unit", None)
+    full_scale = FULL_SCALES.get(unit or "", FULL_SCALE)
     clipped, files = 0, {}
     names = picture_names([data.samples[index].path for index in indices])
     for start in range(0, len(indices), BATCH):
@@ -67,10 +70,11 @@ def save_maps(detector: Explaining, data: Pictures, indices: Sequence[int], fold
             return
         for index, plane in zip(chosen, anomaly_map[:, 0].cpu().numpy(), strict=True):
             path = data.samples[index].path
-            clipped += write_map(folder / names[path], plane, FULL_SCALE)
+            clipped += write_map(folder / names[path], plane, full_scale)
             files[names[path].as_posix()] = str(path)
     if files:
-        facts = {"full_scale": FULL_SCALE, "bits": 16, "clipped_pixels": clipped, "maps": files}
+        facts: dict[str, Any] = {"unit": unit} if unit else {}
+        facts |= {"full_scale": full_scale, "bits": 16, "clipped_pixels": clipped, "maps": files}
         write_json(folder / "maps.json", facts)
 
 

@@ -54,14 +54,14 @@ def judge(
 
 @torch.inference_mode()
 def _run(detector: Detector, image: Tensor) -> Prediction:
-    with _full_float32(image.device), torch.autocast(image.device.type, enabled=False):
+    with full_float32(image.device):
         return detector(image)
 
 
 @contextmanager
-def _full_float32(device: torch.device) -> Iterator[None]:
-    """Convolutions and matrix products of a GPU without TF32, whose 10-bit mantissa would let the
-    score depend on the kernel, and so on the batch."""
+def full_float32(device: torch.device) -> Iterator[None]:
+    """No autocast, and convolutions and matrix products of a GPU without TF32, whose 10-bit
+    mantissa would let the score depend on the kernel, and so on the batch."""
     settings: tuple[Any, ...] = ()
     if device.type == "cuda":
         backends: Any = torch.backends
@@ -70,7 +70,8 @@ def _full_float32(device: torch.device) -> Iterator[None]:
     for setting in settings:
         setting.fp32_precision = "ieee"
     try:
-        yield
+        with torch.autocast(device.type, enabled=False):
+            yield
     finally:
         for setting, value in zip(settings, before, strict=True):
             setting.fp32_precision = value

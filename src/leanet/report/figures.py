@@ -8,6 +8,7 @@ font of the page, and the legends stand there too. Only matplotlib's object inte
 from __future__ import annotations
 
 import io
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -32,6 +33,8 @@ _VARIABLES = {INK: "ink", MUTED: "muted", LINE: "line", ACCENT: "accent", HOT: "
 SIZE = (3.0, 2.3)  # inches; the page scales the charts
 NUM_BINS = 32
 FEW_DECADES = 50.0  # ratio of losses from which only powers of ten are labelled
+STRENGTH = "w_"  # journal entries "train_w_A4": the strength of an attention point
+POINT_STYLES = ("-", "--", ":", "-.")
 MOST_RUGS = 300  # images per label up to which each gets its own tick under a histogram
 
 Scores = NDArray[np.float64]
@@ -39,12 +42,16 @@ Scores = NDArray[np.float64]
 
 def loss_curves(run: Run) -> list[str]:
     """Training (muted) and held-out (accent) losses per epoch, a line per part and a chart per
-    loss; the map models' losses in a chart of their own. A dot marks the epoch that was kept."""
+    loss; learned strengths w and the map models' losses in charts of their own. A dot marks the
+    epoch that was kept."""
     parts = [part for part in (*run.folds, run.final) if part.journal]
+    names = _losses([record for part in parts for record in part.journal])
+    strengths = [name for name in names if name.startswith(STRENGTH)]
     panels: list[Panel] = [
-        partial(_loss_panel, parts=parts, name=name)
-        for name in _losses([record for part in parts for record in part.journal])
+        partial(_loss_panel, parts=parts, name=name) for name in names if name not in strengths
     ]
+    if strengths:
+        panels.append(partial(_strength_panel, parts=parts, names=strengths))
     models = [journal for journal in run.map_model_journals if journal]
     if models:
         panels.append(partial(_map_model_panel, models=models))
@@ -78,6 +85,24 @@ def _loss_panel(axes: Axes, parts: Sequence[Part], name: str) -> None:
             if kept:
                 axes.plot(*kept[0], "o", color=color, markersize=3.5)
     _loss_axes(axes, name.replace("_", " "))
+
+
+def _strength_panel(axes: Axes, parts: Sequence[Part], names: Sequence[str]) -> None:
+    beside: Any = {"xytext": (4, 0), "textcoords": "offset points", "annotation_clip": False}
+    for name, style in zip(names, itertools.cycle(POINT_STYLES), strict=False):
+        series = [(_series(part.journal, f"train_{name}"), part.epochs) for part in parts]
+        drawn = [(points, epochs) for points, epochs in series if points]
+        for points, epochs in drawn:
+            axes.plot(*zip(*points, strict=True), style, color=INK, linewidth=1.1, alpha=0.75)
+            kept = [point for point in points if point[0] == epochs]
+            if kept:
+                axes.plot(*kept[0], "o", color=INK, markersize=3.5)
+        last = drawn[-1][0][-1]
+        text = name.removeprefix(STRENGTH)
+        axes.annotate(text, last, va="center", fontsize=8, color=INK, **beside)
+    axes.set_title("strength w", loc="left")
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _map_model_panel(axes: Axes, models: Sequence[Sequence[Record]]) -> None:
@@ -210,16 +235,18 @@ def _series(records: Sequence[Record], key: str) -> list[tuple[int, float]]:
     return [(record["epoch"] + 1, record[key]) for record in records if key in record]
 
 
+def draw_chart(name: str, panel: Panel, size: tuple[float, float] = SIZE) -> str:
+    """One panel of so many inches as SVG for the page; `name` is unique in the page."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        panel(figure.add_subplot())
+        file = io.StringIO()
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    return _for_page(file.getvalue(), name)
+
+
 def _draw(name: str, panels: Sequence[Panel]) -> list[str]:
-    charts = []
-    for k, panel in enumerate(panels):
-        with mpl.rc_context(_STYLE):
-            figure = Figure(figsize=SIZE, layout="constrained")
-            panel(figure.add_subplot())
-            file = io.StringIO()
-            figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-        charts.append(_for_page(file.getvalue(), f"{name}-{k}"))
-    return charts
+    return [draw_chart(f"{name}-{k}", panel) for k, panel in enumerate(panels)]
 
 
 def _for_page(svg: str, name: str) -> str:

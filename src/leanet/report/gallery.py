@@ -25,6 +25,8 @@ from leanet.report.run import Part, Run, Trial
 
 MOST_CARDS = 24
 MOST_ERRORS = 18  # of these
+MOST_KINDS = 12  # in the map view
+MAP_PICTURES = ("image", "repainted", "map")
 EXAMPLES = (2, 1)  # anomalous and normal images in the attention view
 EXAMPLE_PICTURES = ("image", "map", "overlay")
 ATTENTION = "attention "  # arrays "attention A4", "before A4", "after A4"
@@ -113,6 +115,17 @@ def map_top(run: Run, shown: Sequence[Shown]) -> float:
 def cards(shown: Sequence[Shown], top: float) -> list[Card]:
     """The pictures of each image."""
     return [Card(s.image, [*_photos(s, top), *_attention(s)]) for s in shown]
+
+
+def typical(shown: Sequence[Shown], top: float) -> list[Card]:
+    """The map view: of each kind, the normal ones first, the image with the middle score among
+    those kept, what the map model makes of it, and its map."""
+    kinds: dict[tuple[int, str], list[Shown]] = {}
+    for s in sorted(shown, key=lambda s: s.image.scores["score"]):
+        if "map" in s.arrays:
+            kinds.setdefault((s.image.label, s.image.kind), []).append(s)
+    middle = [kinds[kind][len(kinds[kind]) // 2] for kind in sorted(kinds)[:MOST_KINDS]]
+    return [Card(s.image, [p for p in _photos(s, top) if p.name in MAP_PICTURES]) for s in middle]
 
 
 def examples(run: Run, shown: Sequence[Shown], top: float) -> list[Example]:

@@ -39,19 +39,9 @@ def write_report(run: Path, *, baseline: Path | None = None) -> Path:
 
 def render(run: Run, baseline: Run | None = None) -> str:
     """The page as text."""
-    environment = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": _number, "signed": _signed, "spread": _spread}
-    template = environment.get_template("page.html")
     summary = tables.summarize(run)
-    return template.render(
-        css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
-        version=__version__,
+    return render_template(
+        "page.html",
         run=run,
         summary=summary,
         columns=_columns(summary),
@@ -67,6 +57,20 @@ def render(run: Run, baseline: Run | None = None) -> str:
         **_pictures(run),
         **_details(run),
     )
+
+
+def render_template(name: str, **values: Any) -> str:
+    """A page from a file of this folder: names escaped, figures as `number`, `signed`, `spread`."""
+    environment = Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": _number, "signed": _signed, "spread": _spread}
+    css = Markup((HERE / "page.css").read_text(encoding="utf-8"))
+    return environment.get_template(name).render(css=css, version=__version__, **values)
 
 
 def _columns(summary: tables.Summary) -> dict[str, str]:
@@ -146,18 +150,20 @@ def _comparison(run: Run, baseline: Run | None) -> dict[str, Any]:
 
 def _pictures(run: Run) -> dict[str, Any]:
     shown = gallery.load_shown(run)
-    top = gallery.map_top(run, shown)
     chosen = gallery.choose(shown)
     divisors = [
         p.remarks["map_scale"]["divisor"] for p in run.tested_parts if "map_scale" in p.remarks
     ]
+    s = sum(divisors) / len(divisors) if divisors else None
+    top = max(gallery.map_top(run, shown), s or 0.0)  # s of the folds lies on the scale
     return {
         "cards": gallery.cards(chosen, top),
+        "typical": gallery.typical(shown, top),
         "examples": gallery.examples(run, shown, top),
         "has_maps": any("map" in s.arrays for s in shown),
         "map_top": top,
         "map_unit": run.card.get("map_unit") or "dE00",
-        "map_divisor": sum(divisors) / len(divisors) if divisors else None,
+        "map_divisor": s,
         "num_wrong_shown": sum(s.image.wrong for s in chosen),
         "gradients": {
             "map": Markup(pictures.gradient(pictures.MAP_COLORS)),
