@@ -31,6 +31,7 @@ _SUPERVISED: dict[str, Any] = {"adn": "timm/mobilenetv3_small_050", "epochs": 2}
 _COLORIZER: dict[str, Any] = {"epochs": 2, "base": 8}
 QUICK: dict[str, dict[str, Any]] = {
     "colorizer": _COLORIZER,
+    "reconstruction": _COLORIZER,
     "classifier": _SUPERVISED,
     "leanet": {**_SUPERVISED, "aan": "mobilenet", "map_model": _COLORIZER},
 }

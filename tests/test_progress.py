@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from leanet import progress
-from leanet.progress import Progress
+from leanet.progress import Progress, say_once
 
 
 class Terminal(io.StringIO):
@@ -108,3 +108,10 @@ def test_hours_are_shown_where_there_are_some(
         clock.now += 15
         bar.advance()
     assert capsys.readouterr().err == "training: 1/1000, 4:09:45 left\n"
+
+
+def test_the_same_words_are_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    say_once.cache_clear()
+    for text in ("first", "second", "first"):
+        say_once(text)
+    assert capsys.readouterr() == ("", "first\nsecond\n")

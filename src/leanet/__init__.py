@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from leanet.version import __version__
 
 if TYPE_CHECKING:  # a type checker sees the functions, not the files of the same name
+    from leanet.api import benchmark as benchmark
     from leanet.api import evaluate as evaluate
+    from leanet.api import explain as explain
     from leanet.api import fit as fit
     from leanet.api import load as load
     from leanet.api import predict as predict
@@ -34,7 +36,9 @@ _PUBLIC = {
     "load": "leanet.api",
     "predict": "leanet.api",
     "evaluate": "leanet.api",
+    "explain": "leanet.api",
     "report": "leanet.api",
+    "benchmark": "leanet.api",
     "demo": "leanet.demo",
     "make_toy": "leanet.data.toy",
     "delta_e_2000": "leanet.ops.color",

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from leanet.config import from_dict
+from leanet.benchmark.run import benchmark as run_benchmark
+from leanet.benchmark.suite import read_suite
+from leanet.benchmark.workers import Workers
+from leanet.config import from_dict, merged
 from leanet.data import checks
 from leanet.data import scan as scanning
 from leanet.data.cache import READER_THREADS
 from leanet.files import read_json
-from leanet.fit import on_earlier
 from leanet.fit import fit as fit_run
-from leanet.prepare import FINAL, Options
+from leanet.fit import on_earlier
 from leanet.inference import evaluate as evaluating
+from leanet.inference import explain as explaining
 from leanet.inference import predict as predicting
 from leanet.methods import catalog
+from leanet.methods.given_maps import give_maps
 from leanet.methods.recipe import DetectorModule
 from leanet.methods.store import load_detector
+from leanet.prepare import FINAL, Options
 from leanet.progress import Progress
 from leanet.records import Sample
 from leanet.report import page
+from leanet.report.benchmark import write_benchmark_report
 from leanet.runtime import make_runtime
 
 PathLike = str | Path
@@ -54,7 +61,7 @@ def fit(
     """
     recipe = catalog.find(method)
     own = {key: options.pop(key) for key in list(options) if key in _fields(Options)}
-    config = from_dict(recipe.config, _merged(preset_values(method, preset), options))
+    config = from_dict(recipe.config, merged(preset_values(method, preset), options))
     folder = Path(out) if out is not None else default_run(method, Path(data))
     run = fit_run(
         method,
@@ -79,17 +86,25 @@ def predict(
     paths: Iterable[PathLike],
     out: PathLike | None = None,
     *,
+    maps_from: PathLike | None = None,
     device: str = "auto",
     **options: Any,
 ) -> list[predicting.Judged]:
     """Judge files, folders or globs; writes predictions.csv and heat maps to `out`.
 
+    A run whose maps came from a folder (`map_source`) needs those of the new images in `maps_from`,
+    which lie there as the images do in the one folder of `paths`, or in their common folder.
     `options` are those of `inference.predict.predict`.
     """
-    card = read_card(Path(run))
+    card, places = read_card(Path(run)), [Path(path) for path in paths]
+    detector, images = load(run, device=device), predicting.find_images(places)
+    if maps_from is not None:
+        shared = Path(os.path.commonpath([image.absolute().parent for image in images]))
+        root = places[0] if len(places) == 1 and places[0].is_dir() else shared
+        give_maps(detector, images, root, Path(maps_from))
     return predicting.predict(
-        load(run, device=device),
-        predicting.find_images(list(paths)),
+        detector,
+        images,
         threshold=card["threshold"]["value"],
         map_top=card["map_top"],
         out=Path(out) if out is not None else Path(run) / "predictions",
@@ -122,9 +137,79 @@ def evaluate(
     )
 
 
+def explain(
+    run: PathLike,
+    paths: Iterable[PathLike],
+    out: PathLike | None = None,
+    *,
+    also: Iterable[PathLike] = (),
+    device: str = "auto",
+    **options: Any,
+) -> list[explaining.Explained]:
+    """Draw the feature maps before and after attention of files, folders or globs, into `out`.
+
+    The attention points of the runs in `also` become further columns of the same pictures.
+    `options` are those of `inference.explain.explain`.
+    """
+    card, others = read_card(Path(run)), [Path(other) for other in also]
+    name, *names = explaining.run_names([Path(run), *others])
+    for other in others:
+        read_card(other)
+    return explaining.explain(
+        load(run, device=device),
+        predicting.find_images(list(paths)),
+        out=Path(out) if out is not None else Path(run) / "explanations",
+        threshold=card["threshold"]["value"],
+        device=make_runtime(device).device,
+        name=name,
+        also={n: load(other, device=device) for n, other in zip(names, others, strict=True)},
+        **options,
+    )
+
+
 def report(run: PathLike, *, baseline: PathLike | None = None) -> Path:
     """Write report.html into the run folder, compared with another run if one is given."""
     return page.write_report(Path(run), baseline=None if baseline is None else Path(baseline))
+
+
+def benchmark(
+    suite: PathLike,
+    out: PathLike | None = None,
+    *,
+    data_root: PathLike | None = None,
+    workers: int = 1,
+    ray: str | None = None,
+    overwrite: bool = False,
+    tell: Callable[[str], None] = print,
+) -> Path:
+    """Run a suite of methods, data sets, folds and seeds; returns the page with the tables.
+
+    The same call goes on where an interrupted one stopped. `ray` "" starts Ray on this machine,
+    an address joins a cluster. See `leanet.benchmark.suite` for the file.
+
+    Raises:
+        ValueError: a suite or data that cannot be used, or, at the end, cells that failed.
+    """
+    if workers < 1:
+        raise ValueError(f"workers {workers}: give 1 or more")
+    file = Path(suite)
+    root = None if data_root is None else Path(data_root)
+    read = read_suite(file, root)
+    folder = Path(out) if out is not None else Path("runs") / read.name
+    try:
+        run_benchmark(
+            read,
+            file.read_text(encoding="utf-8"),
+            folder,
+            workers=Workers(workers, ray),
+            overwrite=overwrite,
+            tell=tell,
+        )
+    except ValueError:  # some cells failed: the others are worth a page
+        if (folder / "results.csv").exists():
+            write_benchmark_report(folder)
+        raise
+    return write_benchmark_report(folder)
 
 
 def read_card(run: Path) -> dict[str, Any]:
@@ -166,14 +251,6 @@ def _checked(samples: Sequence[Sample]) -> checks.Findings:
             threads=READER_THREADS,
             on_progress=lambda done, total: bar.advance(steps=done - bar.done),
         )
-
-
-def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        nested = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merged(merged[key], value) if nested else value
-    return merged
 
 
 def _fields(config: type[Any]) -> set[str]:

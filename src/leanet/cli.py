@@ -24,6 +24,14 @@ From good pictures and a few bad ones to an inspector that says good or bad, and
 """
 
 
+ADVICE = {  # after Ctrl-C
+    "fit": "; the same command with --resume goes on",
+    "benchmark": "; the same command goes on",
+    "phase1": "; the same command with --resume goes on",
+    "phase2": "; the same command with --resume goes on",
+}
+
+
 class Verb(NamedTuple):
     """A verb's function and what it does."""
 
@@ -60,7 +68,7 @@ def _run(arguments: list[str]) -> int:
         print(f"leanet: {_one_message(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        more = "; the same command with --resume goes on" if arguments[0] == "fit" else ""
+        more = ADVICE.get(arguments[0], "")
         print(f"\nleanet: stopped{more}", file=sys.stderr)
         return 130
     return 0
@@ -134,6 +142,32 @@ def _fit(argv: list[str]) -> None:
     print(f"\n{to_text(summarize(run))}\n\nreport: {page}")
 
 
+def _phase1(argv: list[str]) -> None:
+    from leanet.programs.flags import Phase1, parse
+
+    given = parse("phase1", Phase1, argv)
+    if isinstance(given, str):  # --print_config
+        print(given, end="")
+        return
+    from leanet.programs.phase1 import phase1
+
+    print(*given.notices, sep="\n", end="\n" if given.notices else "")
+    print(phase1(given.flags, earlier=given.earlier))
+
+
+def _phase2(argv: list[str]) -> None:
+    from leanet.programs.flags import Phase2, parse
+
+    given = parse("phase2", Phase2, argv)
+    if isinstance(given, str):
+        print(given, end="")
+        return
+    from leanet.programs.phase2 import phase2
+
+    print(*given.notices, sep="\n", end="\n" if given.notices else "")
+    print(phase2(given.flags, earlier=given.earlier))
+
+
 def _predict(argv: list[str]) -> None:
     parser = _parser("predict", VERBS["predict"].help)
     parser.add_argument("run", help="run folder")
@@ -143,6 +177,7 @@ def _predict(argv: list[str]) -> None:
     parser.add_argument("--batch_size", type=int, default=16, help="images at a time")
     parser.add_argument("--no_heatmaps", action="store_true", help="write no pictures")
     parser.add_argument("--maps", action="store_true", help="write raw maps too (16-bit PNG)")
+    parser.add_argument("--maps_from", default=None, help="folder of maps, for --map_source FOLDER")
     parser.add_argument("--skip_bad", action="store_true", help="go on past unreadable images")
     parser.add_argument("--overwrite", action="store_true", help="replace earlier predictions")
     given = parser.parse_args(argv)
@@ -156,6 +191,7 @@ def _predict(argv: list[str]) -> None:
         batch_size=given.batch_size,
         heatmaps=not given.no_heatmaps,
         maps=given.maps,
+        maps_from=given.maps_from,
         skip_bad=given.skip_bad,
         overwrite=given.overwrite,
     )
@@ -187,6 +223,32 @@ def _evaluate(argv: list[str]) -> None:
     print(to_text(evaluation))
 
 
+def _explain(argv: list[str]) -> None:
+    parser = _parser("explain", VERBS["explain"].help)
+    parser.add_argument("run", help="run folder")
+    parser.add_argument("paths", nargs="+", help="images, folders or globs")
+    parser.add_argument("--out", default=None, help="where to write (default: RUN/explanations)")
+    parser.add_argument("--also", nargs="+", default=[], help="runs whose points are added")
+    _add_device(parser)
+    parser.add_argument("--skip_bad", action="store_true", help="go on past unreadable images")
+    parser.add_argument("--overwrite", action="store_true", help="replace earlier explanations")
+    given = parser.parse_args(argv)
+    from leanet import api
+    from leanet.inference.explain import to_text
+
+    explained = api.explain(
+        given.run,
+        given.paths,
+        given.out,
+        also=given.also,
+        device=given.device,
+        skip_bad=given.skip_bad,
+        overwrite=given.overwrite,
+    )
+    out = given.out or Path(given.run) / "explanations"
+    print(f"{to_text(explained)}\n{len(explained)} picture(s) in {Path(out) / 'figures'}")
+
+
 def _report(argv: list[str]) -> None:
     parser = _parser("report", VERBS["report"].help)
     parser.add_argument("run", help="run folder")
@@ -197,12 +259,44 @@ def _report(argv: list[str]) -> None:
     print(api.report(given.run, baseline=given.baseline))
 
 
+def _benchmark(argv: list[str]) -> None:
+    parser = _parser("benchmark", VERBS["benchmark"].help)
+    parser.add_argument("suite", help="YAML file; see configs/suites")
+    parser.add_argument("--out", default=None, help="where to write (default: runs/NAME)")
+    parser.add_argument("--data_root", default=None, help="folder of the data sets")
+    parser.add_argument("--workers", type=int, default=1, help="cells at a time")
+    parser.add_argument(
+        "--ray", nargs="?", const="", default=None, help="use Ray: here, or the cluster of ADDRESS"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier benchmark")
+    given = parser.parse_args(argv)
+    from leanet import api
+
+    page = api.benchmark(
+        given.suite,
+        given.out,
+        data_root=given.data_root,
+        workers=given.workers,
+        ray=given.ray,
+        overwrite=given.overwrite,
+    )
+    print(f"\nreport: {page}")
+
+
 VERBS = {
     "demo": Verb(_demo, "demo [--out DIR]", "the main job on generated data, in minutes"),
     "scan": Verb(_scan, "scan DATA", "layout, counts, corrupt files, duplicates, leaks"),
     "fit": Verb(_fit, "fit METHOD DATA [--out RUN]", "train, cross-validated with --folds K"),
+    "phase1": Verb(_phase1, "phase1 --dataset DATA ...", "the original program: maps, per fold"),
+    "phase2": Verb(_phase2, "phase2 --dataset MAPS ...", "the original program: classifiers"),
     "predict": Verb(_predict, "predict RUN PATHS... [--out DIR]", "scores, verdicts, heat maps"),
     "evaluate": Verb(_evaluate, "evaluate RUN DATA", "metrics on labelled images"),
+    "explain": Verb(
+        _explain, "explain RUN PATHS... [--also RUN]", "features before, after attention"
+    ),
+    "benchmark": Verb(
+        _benchmark, "benchmark SUITE.yaml [--workers N]", "methods x data sets x folds x seeds"
+    ),
     "report": Verb(_report, "report RUN [--baseline RUN]", "the HTML page of a run"),
 }
 

@@ -65,7 +65,9 @@ def decode_samples(
         ValueError: names all images that cannot be read (left out with `options.skip_bad`).
     """
     samples, images = _decode(found.samples, options, out, runtime, tell)
-    return Material(samples=samples, images=images, img_size=options.img_size, run=out)
+    return Material(
+        samples=samples, images=images, img_size=options.img_size, run=out, root=found.root
+    )
 
 
 def folds_of(samples: Sequence[Sample], options: Options) -> tuple[Fold, ...]:

@@ -5,6 +5,7 @@ What is done within two seconds shows nothing.
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 from types import TracebackType
@@ -59,6 +60,13 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+
+@functools.cache
+def say_once(text: str) -> None:
+    """A line on standard error, the first time that a process says these very words: a run trains
+    dozens of networks that have the same to say."""
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 - this is its purpose
 
 
 def _terminal_bar(label: str, total: int) -> Any:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import torch
 from lightning.fabric import Fabric
@@ -50,11 +51,13 @@ class Runtime:
             yield
 
 
-def make_runtime(device: str = "auto", precision: str = "auto", seed: int = 0) -> Runtime:
+def make_runtime(
+    device: str = "auto", precision: str = "auto", seed: int = 0, *, gpu: int = 0
+) -> Runtime:
     """A runtime on one device.
 
-    `auto` takes the first GPU if there is one, and `bf16-mixed` where the device computes bfloat16
-    natively, else float32.
+    `auto` takes a GPU (that of index `gpu`) if there is one, and `bf16-mixed` where the device
+    computes bfloat16 natively, else float32.
 
     Raises:
         ValueError: an unknown device or precision, or `cuda` where there is no GPU.
@@ -72,7 +75,10 @@ def make_runtime(device: str = "auto", precision: str = "auto", seed: int = 0) -
         precision = "bf16-mixed" if _native_bfloat16(on_gpu) else "32-true"
     for name in NOTICES:
         logging.getLogger(name).setLevel(logging.WARNING)
-    fabric = Fabric(accelerator="cuda" if on_gpu else "cpu", devices=1, precision=precision)  # type: ignore[arg-type]
+    place: dict[str, Any] = {"accelerator": "cpu", "devices": 1}
+    if on_gpu:
+        place = {"accelerator": "cuda", "devices": [gpu]}
+    fabric = Fabric(**place, precision=precision)  # type: ignore[arg-type]
     return Runtime(fabric=fabric, seed=seed)
 
 

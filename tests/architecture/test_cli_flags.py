@@ -20,21 +20,44 @@ EVERY_METHOD = """
 SUPERVISED = """
     adn adn_args augment balance mean monitor pretrained std weight_decay weights
 """
+RECONSTRUCTION = """
+    base draws dropout inpaint_masks loss map_headroom map_metric map_quantile map_score model
+    monitor pca_form pca_sigma task
+"""
+PROGRAM = """
+    GPU batch_size config dataset epochs fold img_size lr n_splits overwrite patience precision
+    preset print_config resume save_path seed
+"""
 FLAGS = {
     "demo": "out overwrite",
     "scan": "normal",
-    "fit colorizer": EVERY_METHOD + "base dropout loss map_score pca_form pca_sigma",
+    "fit colorizer": EVERY_METHOD + RECONSTRUCTION,
+    "fit reconstruction": EVERY_METHOD + RECONSTRUCTION,
     "fit classifier": EVERY_METHOD + SUPERVISED,
     "fit leanet": EVERY_METHOD
     + SUPERVISED
     + """
     aan aan_weight attention_points attention_strength decide learn_strength map_mode
-    map_model.base map_model.batch_size map_model.dropout map_model.epochs map_model.loss
-    map_model.lr map_model.lr_schedule map_model.map_score map_model.patience map_model.pca_form
-    map_model.pca_sigma map_model.val_fraction strength_lr_mult
+    map_model.base map_model.batch_size map_model.draws map_model.dropout map_model.epochs
+    map_model.inpaint_masks map_model.loss map_model.lr map_model.lr_schedule
+    map_model.map_headroom map_model.map_metric map_model.map_quantile map_model.map_score
+    map_model.model map_model.monitor map_model.patience map_model.pca_form map_model.pca_sigma
+    map_model.task map_model.val_fraction map_source strength_lr_mult
     """,
-    "predict": "batch_size device maps no_heatmaps out overwrite skip_bad",
+    "phase1": PROGRAM
+    + """
+    groups inner_splits loss map_dtype map_headroom map_metric map_mode map_quantile model monitor
+    num_workers pca_form pca_sigma skip_bad task
+    """,
+    "phase2": PROGRAM
+    + """
+    aan_weight additional_module attention_points attention_strength early_stop input_method
+    keep_positive legacy_gt model_AAN model_ADN num_outputs output_method pretrained
+    rescale_legacy val_fraction w_lr_mult w_nonneg weights
+    """,
+    "predict": "batch_size device maps maps_from no_heatmaps out overwrite skip_bad",
     "evaluate": "device normal out overwrite",
+    "explain": "also device out overwrite skip_bad",
     "report": "baseline",
 }
 

@@ -19,8 +19,8 @@ import pytest
 
 import leanet
 from leanet.cli import VERBS, main
-from leanet.fit import Options
 from leanet.methods.catalog import METHODS
+from leanet.prepare import Options
 
 ROOT = Path(__file__).parents[2]
 DOCS = [

@@ -19,7 +19,7 @@ ROWS = (
     ("prepare",),
     ("trial",),
     ("fit",),
-    ("benchmark",),
+    ("benchmark", "programs"),
     ("api",),
     ("demo",),
     ("cli",),

@@ -23,6 +23,7 @@ NAMES = (
     "delta_e_2000",
     "demo",
     "evaluate",
+    "explain",
     "fit",
     "load",
     "make_toy",

@@ -153,3 +153,16 @@ def test_the_unit_range_ends_at_zero_and_one() -> None:
 def test_a_cache_of_maps_keeps_their_type() -> None:
     maps = np.random.default_rng(0).random((4, 1, 6, 6), dtype=np.float32)
     assert torch.equal(Cache(maps, CPU).take([2, 0]), torch.from_numpy(maps[[2, 0]]))
+
+
+def test_another_reader_has_a_cache_of_its_own(
+    paths: list[Path], tmp_path: Path, decoded: list[Path]
+) -> None:
+    def black(path: Path) -> NDArray[np.uint8]:
+        return np.zeros((SIDE, SIDE, 3), np.uint8)
+
+    plain = cache_images(paths, SIDE, tmp_path / "cache", CPU)
+    dark = cache_images(paths, SIDE, tmp_path / "cache", CPU, read=black, threads=1)
+    assert plain.take([0]).any()
+    assert not dark.take([0, 4]).any()
+    assert len(decoded) == len(paths)

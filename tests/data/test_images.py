@@ -16,11 +16,14 @@ from PIL import Image
 from leanet.data.images import (
     IMAGE_SUFFIXES,
     UnreadableImageError,
+    read_float_map,
+    read_grey,
     read_image,
     read_map,
     read_mask,
     read_mode,
     resize_image,
+    write_float_map,
     write_image,
     write_map,
 )
@@ -360,3 +363,20 @@ def test_wrong_arrays_and_suffixes_are_refused(tmp_path: Path) -> None:
         write_image(tmp_path / "a.png", np.zeros((4, 4, 4), np.uint8))
     with pytest.raises(ValueError, match="allowed suffixes"):
         write_image(tmp_path / "a.gif", colors())
+
+
+def test_a_float_map_keeps_every_bit(tmp_path: Path) -> None:
+    anomaly_map = np.array([[0.0, 1e-30, 151.37], [np.pi, 1e30, 2.5]], np.float32)
+    write_float_map(tmp_path / "map.tiff", anomaly_map)
+    np.testing.assert_array_equal(read_float_map(tmp_path / "map.tiff"), anomaly_map)
+    write_image(tmp_path / "a.png", colors())
+    with pytest.raises(UnreadableImageError, match="float grey, this file is RGB"):
+        read_float_map(tmp_path / "a.png")
+
+
+def test_grey_has_all_the_bits_of_its_file(tmp_path: Path) -> None:
+    codes = np.array([[0, 1, 40000, 65535]], np.uint16)
+    grey = read_grey(grey_png(tmp_path / "16.png", codes))
+    np.testing.assert_allclose(grey, codes / 65535, atol=1e-7)
+    eight = saved(tmp_path / "8.png", np.array([[[0] * 3, [51] * 3, [255] * 3]], np.uint8))
+    np.testing.assert_allclose(read_grey(eight), [[0, 0.2, 1]], atol=1e-7)

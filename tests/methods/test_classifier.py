@@ -71,5 +71,32 @@ def test_the_remarks_say_whether_the_threshold_is_honest(
     fraction: float, in_sample: bool, material: Callable[..., Material], runtime: Runtime
 ) -> None:
     trained = train(material(), runtime, val_fraction=fraction, epochs=1)
-    assert trained.remarks == {"threshold_in_sample": in_sample}
+    assert trained.remarks["threshold_in_sample"] is in_sample
+    assert sum(trained.remarks["trained_on"].values()) == (24 if in_sample else 19)
     assert (len(trained.held_out.indices) == 24) is in_sample
+
+
+def test_of_several_tries_held_out_images_choose_one(
+    material: Callable[..., Material], runtime: Runtime
+) -> None:
+    data = material()
+    trained = train(data, runtime, tries=2, epochs=1)
+    choice = trained.remarks["choice"]
+    assert list(choice["held_out"]) == ["draw 0", "draw 1"]
+    assert choice["chosen"] in choice["held_out"]
+    assert trained.remarks["trained_on"] == {"normal": 18, "anomalous": 6}  # all of them
+
+
+def test_another_draw_starts_from_other_weights(
+    material: Callable[..., Material], runtime: Runtime
+) -> None:
+    first, again, other = (train(material(), runtime, draw=d, epochs=1) for d in (0, 0, 1))
+    same = [
+        torch.equal(one, two)
+        for one, two in zip(
+            first.detector.state_dict().values(), again.detector.state_dict().values(), strict=True
+        )
+    ]
+    assert all(same)
+    weights = [next(t.detector.network.parameters()) for t in (first, other)]
+    assert not torch.equal(*weights)

@@ -15,9 +15,11 @@ from torch import Tensor
 
 from leanet.data.cache import Cache
 from leanet.data.folds import single_fold
-from leanet.methods import colorizer
-from leanet.methods.colorizer import Colorizer, Config, decode_colors, encode_colors, split_normals
+from leanet.methods import reconstruction
+from leanet.methods.colorizer import PRESETS, Config
 from leanet.methods.recipe import Experience, HeldOut, Material, Trained
+from leanet.methods.reconstruction import Reconstructor, split_normals
+from leanet.methods.tasks import Question
 from leanet.networks.unet import UNet
 from leanet.ops.color import rgb_to_lab
 from leanet.records import ANOMALOUS, NORMAL, Sample
@@ -63,34 +65,38 @@ def config(**changes: Any) -> Config:
 
 def train(data: Material, runtime: Runtime, config: Config, **more: Any) -> Trained:
     fold = single_fold(data.samples, seed=0, inner_splits=0)
-    return colorizer.train(config, fold, data, data.run / "final", runtime, **more)
+    return reconstruction.train(config, fold, data, data.run / "final", runtime, **more)
 
 
-def test_decoding_is_the_inverse_of_encoding() -> None:
-    rgb = torch.rand(2, 3, 9, 9, generator=torch.Generator().manual_seed(0))
-    lab = rgb_to_lab(rgb)
-    encoded = encode_colors(lab)
-    assert encoded.shape == (2, 2, 9, 9)
-    assert 0 < encoded.min() < encoded.max() < 1
-    torch.testing.assert_close(decode_colors(encoded), lab[:, 1:], rtol=1e-5, atol=1e-4)
+def untrained() -> Reconstructor:
+    torch.manual_seed(0)
+    asked = Question(task="colorization", metric="ciede2000")
+    return Reconstructor(UNet(1, 2, depth=5, base=4), asked, SIDE).eval()
+
+
+def test_the_colorizer_is_the_reconstructor_of_the_paper() -> None:
+    general = replace(reconstruction.Config(), task="colorization", model="unet")
+    assert vars(Config()) == vars(general)
+    assert PRESETS["paper"]["base"] == 64
 
 
 def test_repainting_keeps_the_lightness() -> None:
-    torch.manual_seed(0)
-    detector = Colorizer(UNet(1, 2, depth=5, base=4), SIDE, "mean", 0.0).eval()
+    detector = untrained()
     lab = rgb_to_lab(torch.rand(1, 3, SIDE, SIDE))
     with torch.no_grad():
-        repainted = detector.repaint(lab)
+        repainted = detector.restore(lab)
     assert torch.equal(repainted[:, 0], lab[:, 0])
     assert not torch.equal(repainted[:, 1:], lab[:, 1:])
 
 
 def test_a_perfect_repainter_gives_a_zero_map(monkeypatch: pytest.MonkeyPatch) -> None:
-    detector = Colorizer(UNet(1, 2, depth=5, base=4), SIDE, "mean", 0.0).eval()
-    monkeypatch.setattr(detector, "repaint", lambda lab: lab)
-    prediction = detector(torch.rand(2, 3, SIDE, SIDE))
-    assert prediction.map.abs().max() == 0
-    assert prediction.score.tolist() == [0, 0]
+    image = torch.rand(2, 3, SIDE, SIDE)
+    right = (rgb_to_lab(image)[:, 1:] + 128) / 255
+    detector = untrained()
+    monkeypatch.setattr(detector, "_outputs", lambda lab: [(right, 1.0)])
+    prediction = detector(image)
+    assert prediction.map.abs().max() < 1e-4
+    assert prediction.score.max() < 1e-4
 
 
 def test_a_brown_patch_on_green_stands_out_in_the_map(runtime: Runtime, tmp_path: Path) -> None:
@@ -131,9 +137,9 @@ def test_the_threshold_comes_from_held_out_normals_or_says_that_it_does_not(
     many, _ = material(tmp_path / "many", [NORMAL] * 20)
     few, _ = material(tmp_path / "few", [NORMAL] * 12)
     honest, flattered = train(many, runtime, config()), train(few, runtime, config())
-    assert honest.remarks == {"threshold_in_sample": False}
+    assert honest.remarks["threshold_in_sample"] is False
     assert len(honest.held_out.indices) == 2
-    assert flattered.remarks == {"threshold_in_sample": True}
+    assert flattered.remarks["threshold_in_sample"] is True
     assert len(flattered.held_out.indices) == 12
 
 
@@ -167,9 +173,7 @@ def test_the_score_is_the_reduction_asked_for(runtime: Runtime, tmp_path: Path) 
 
 
 def test_the_explanation_is_a_picture() -> None:
-    torch.manual_seed(0)
-    detector = Colorizer(UNet(1, 2, depth=5, base=4), SIDE, "mean", 0.0).eval()
     with torch.no_grad():
-        picture = detector.explain(torch.rand(2, 3, SIDE, SIDE))["repainted"]
+        picture = untrained().explain(torch.rand(2, 3, SIDE, SIDE))["repainted"]
     assert picture.shape == (2, 3, SIDE, SIDE)
     assert 0 <= picture.min() < picture.max() <= 1

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from leanet.config import from_dict
 from leanet.data.folds import single_fold
-from leanet.methods import classifier, leanet
-from leanet.methods.leanet import Config, LEADetector
+from leanet.methods import classifier, lea_measures, leanet
+from leanet.methods.lea_detector import LEADetector
+from leanet.methods.leanet import Config
 from leanet.methods.recipe import Material, Trained
 from leanet.ops.fusion import fuse
 from leanet.records import Fold
@@ -122,7 +124,7 @@ def test_flat_attention_is_remarked_upon(
 ) -> None:
     data = material()
     options: dict[str, Any] = {"aan": "direct", "attention_points": [1, 4], "epochs": 1}
-    monkeypatch.setattr(leanet, "FLAT", math.inf)
+    monkeypatch.setattr(lea_measures, "FLAT", math.inf)
     remarks = train(data, runtime, **options).remarks
     assert remarks["flat_attention"] == ["A2", "A5"]
     for gate in remarks["gate"].values():
@@ -135,7 +137,7 @@ def test_flat_attention_is_remarked_upon(
 def test_attention_counts_as_flat_below_its_limit_only(
     material: Callable[..., Material], runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leanet, "FLAT", 0.0)
+    monkeypatch.setattr(lea_measures, "FLAT", 0.0)
     assert train(material(), runtime, epochs=1).remarks["flat_attention"] == []
 
 
@@ -174,7 +176,8 @@ def test_the_explanation_shows_every_point(
     with torch.inference_mode():
         pictures = trained.detector.explain(image)
     names = [f"{what} A{p}" for p in (1, 4) for what in ("attention", "before", "after")]
-    assert list(pictures) == ["repainted", *names]
+    assert list(pictures) == ["repainted", *names, "strength A1", "strength A4"]
+    assert all(torch.equal(pictures[f"strength A{p}"], torch.ones(4, 1, 1, 1)) for p in (1, 4))
     for point, side in ((1, 16), (4, 2)):
         for what in ("attention", "before", "after"):
             assert pictures[f"{what} A{point}"].shape == (4, 1, side, side)
@@ -189,3 +192,65 @@ def test_the_threshold_is_marked_when_nothing_is_held_out(
     assert trained.remarks["threshold_in_sample"] is True
     assert len(trained.held_out.indices) == 24
     assert trained.epochs == 1
+
+
+def test_held_out_images_choose_the_attention_point(
+    material: Callable[..., Material], runtime: Runtime
+) -> None:
+    data = material()
+    trained = train(data, runtime, attention_points=["auto"], epochs=1)
+    choice = trained.remarks["choice"]
+    assert list(choice["held_out"]) == ["A1", "A2", "A3", "A4", "A5"]
+    assert isinstance(trained.detector, LEADetector)
+    assert [f"A{p + 1}" for p in trained.detector.network.points] == [choice["chosen"]]
+    assert list(trained.remarks["gate"]) == [choice["chosen"]]
+
+
+@pytest.mark.parametrize(
+    "options", [{"attention_points": ["auto", 2]}, {"attention_points": ["auto"], "aan": "none"}]
+)
+def test_auto_stands_alone_and_needs_an_attention_network(
+    options: dict[str, Any], material: Callable[..., Material], runtime: Runtime
+) -> None:
+    with pytest.raises(ValueError, match="auto stands alone, and needs an attention network"):
+        train(material(), runtime, **options)
+
+
+@pytest.mark.parametrize(("how", "channels"), [
+    ("map", 1), ("4_channel", 4), ("attentioned", 3), ("multiplied", 3),
+])  # fmt: skip
+def test_the_classifier_can_read_the_map_without_attention(
+    how: str,
+    channels: int,
+    material: Callable[..., Material],
+    runtime: Runtime,
+    image: torch.Tensor,
+) -> None:
+    trained = train(material(), runtime, adn_input=how, aan="none", epochs=1)
+    assert isinstance(trained.detector, LEADetector)
+    first = next(m for m in trained.detector.network.adn.modules() if isinstance(m, nn.Conv2d))
+    assert first.in_channels == channels
+    with torch.inference_mode():
+        assert set(trained.detector(image).parts) == {"fused", "adn", "map"}
+
+
+def test_two_outputs_are_one_score(
+    material: Callable[..., Material], runtime: Runtime, image: torch.Tensor
+) -> None:
+    trained = train(material(), runtime, num_outputs=2, epochs=1)
+    with torch.inference_mode():
+        parts = trained.detector(image).parts
+    assert parts["adn"].shape == parts["aan"].shape == (4,)
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"attention_sigmoid": False}, "attention_sigmoid false is for aan direct"),
+    ({"strength_nonneg": True}, "add --learn_strength"),
+    ({"aan": "none", "decide": "aan"}, "no head to decide"),
+    ({"aan": "resnett"}, "AAN 'resnett'.*did you mean resnet"),
+])  # fmt: skip
+def test_options_that_contradict_each_other_are_refused(
+    options: dict[str, Any], message: str, material: Callable[..., Material], runtime: Runtime
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        train(material(), runtime, **options)

@@ -10,8 +10,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from leanet.methods.store import WEIGHTS, load_detector
+from leanet.methods.store import load_detector
 from leanet.training import checkpoint
+from leanet.training.checkpoint import WEIGHTS
 
 
 @pytest.fixture
@@ -60,10 +61,11 @@ def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
         load_detector(tmp_path)
 
 
-def test_a_map_model_is_no_detector(lea_run: Path) -> None:
+def test_a_map_model_is_a_detector_of_its_own(lea_run: Path) -> None:
     folder = next((lea_run / "map_models").iterdir())
-    with pytest.raises(ValueError, match="holds no detector"):
-        load_detector(folder)
+    with torch.inference_mode():
+        prediction = load_detector(folder)(torch.rand(1, 3, 32, 32))
+    assert prediction.map.shape == (1, 1, 32, 32)
 
 
 @pytest.mark.parametrize(

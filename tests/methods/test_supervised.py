@@ -190,7 +190,7 @@ def test_with_experience_or_without_a_share_everything_trains(
 
 
 def test_an_unknown_classifier_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"adn 'resnet99'.*resnet18.*timm/NAME"):
+    with pytest.raises(ValueError, match=r"ADN 'resnet99'.*resnet18.*timm/NAME"):
         supervised.build_classifier(config(adn="resnet99"), 3, 32)
     with pytest.raises(ValueError, match="timm knows no model 'resnet99'"):
         supervised.build_classifier(config(adn="timm/resnet99"), 3, 32)

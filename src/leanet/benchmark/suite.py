@@ -13,16 +13,20 @@
     baseline: ResNet18                           # paired differences are against this row
     published: leanet                            # table of published figures to print beside
 
-A row with `each` is a group: one member for every value of that option, trained as rows of their
-own. The tables show the members, their mean, the one that the held-out images of each fold choose,
-and, labelled as optimistic, the one that the test images would.
+A row with `each` is a group: one member for every value of that option (of several options: for
+every combination), trained as rows of their own. The tables show the members, their mean, the one
+that the held-out images of each fold choose, and, labelled as optimistic, the one that the test
+images would. Shares in `keep_positive` are no alternatives but other data: they are compared share
+by share, over the `draw`s of each.
+
+With a list of baselines each row is compared with the last one above it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +36,7 @@ import yaml
 from leanet.config import UsageError, from_dict, merged, nearest, to_dict
 from leanet.methods import catalog
 from leanet.prepare import Options
+from leanet.report.results import baselines_of, members, read_published
 
 KEYS = ("name", "about", "data", "options", "seeds", "common", "methods", "baseline", "published")
 DATA_KEYS = ("path", "positives", "normal", "source")
@@ -70,7 +75,7 @@ class Suite:
     options: Options
     seeds: tuple[int, ...]
     rows: tuple[Row, ...]
-    baseline: str | None
+    baselines: tuple[str, ...]
     published: str | None
 
 
@@ -103,7 +108,8 @@ def read_suite(file: Path, data_root: Path | None = None) -> Suite:
     """A suite from its file; relative data paths are below `data_root`, or below the file.
 
     Raises:
-        ValueError: an unknown key, method or option, a path that does not exist.
+        ValueError: an unknown key, method, option, baseline or table, two names that would share a
+            folder.
     """
     given = yaml.safe_load(file.read_text(encoding="utf-8"))
     if not isinstance(given, dict):
@@ -115,26 +121,25 @@ def read_suite(file: Path, data_root: Path | None = None) -> Suite:
     options = from_dict(Options, given.get("options") or {})
     if options.folds < 2:
         raise UsageError(f"{file}: folds {options.folds}; a benchmark needs 2 folds or more")
-    rows = tuple(
-        row for name, spec in given["methods"].items()
-        for row in _rows(str(name), spec, given.get("common") or {})
-    )  # fmt: skip
-    baseline = given.get("baseline")
-    groups = dict.fromkeys([row.name for row in rows] + [row.group for row in rows])
-    if baseline is not None and baseline not in groups:
-        raise UsageError(f"{file}: baseline {baseline!r} is no row{nearest(baseline, groups)}")
+    data = tuple(_data_set(str(k), v, data_root or file.parent) for k, v in given["data"].items())
+    rows = _all_rows(given["methods"], given.get("common") or {})
+    _distinct([one.name for one in data])
+    _distinct([row.name for row in rows])
+    groups = dict.fromkeys([row.group for row in rows] + [row.name for row in rows])
+    for name in (baselines := baselines_of(given)):
+        if name not in groups:
+            raise UsageError(f"{file}: baseline {name!r} is no row{nearest(str(name), groups)}")
+    published = given.get("published")
+    read_published(published)
     return Suite(
         name=str(given.get("name", file.stem)),
         about=str(given.get("about", "")),
-        data=tuple(
-            _data_set(str(name), spec, data_root or file.parent)
-            for name, spec in given["data"].items()
-        ),
+        data=data,
         options=options,
         seeds=tuple(given.get("seeds") or (0,)),
         rows=rows,
-        baseline=baseline,
-        published=given.get("published"),
+        baselines=baselines,
+        published=published,
     )
 
 
@@ -167,38 +172,64 @@ def cell_options(suite: Suite, data: DataSet, seed: int) -> Options:
     )
 
 
+def _all_rows(methods: Mapping[str, Any], common: Mapping[str, Any]) -> tuple[Row, ...]:
+    used = [catalog.find(str(_part(name, spec, "method"))) for name, spec in methods.items()]
+    options = {field for recipe in used for field in recipe.config.__dataclass_fields__}
+    for key in common:
+        if key not in options:
+            raise UsageError(f"common: no method here has an option {key!r}{nearest(key, options)}")
+    return tuple(row for name, spec in methods.items() for row in _rows(str(name), spec, common))
+
+
 def _rows(name: str, spec: Mapping[str, Any], common: Mapping[str, Any]) -> list[Row]:
-    spec = dict(spec)
-    if "method" not in spec:
-        raise UsageError(f"row {name!r} names no method; allowed: {', '.join(catalog.METHODS)}")
-    method = str(spec.pop("method"))
+    """The row of this name, or one for every member that `each` makes."""
+    method = str(_part(name, spec, "method"))
     recipe = catalog.find(method)
-    preset, each = spec.pop("preset", None), spec.pop("each", None)
-    if preset is not None and preset not in recipe.presets:
-        raise UsageError(f"row {name!r}: {method} has no preset {preset!r}")
     known = recipe.config.__dataclass_fields__
+    own = {key: value for key, value in spec.items() if key not in ROW_KEYS}
+    for key in own:
+        if key not in known:
+            raise UsageError(
+                f"row {name!r}: unknown key {key!r}{nearest(str(key), (*ROW_KEYS, *known))}; "
+                f"allowed: {', '.join(ROW_KEYS)} and the options of `leanet fit {method}`"
+            )
+    preset = spec.get("preset")
+    if preset is not None and preset not in recipe.presets:
+        raise UsageError(
+            f"row {name!r}: {method} has no preset {preset!r}{nearest(str(preset), recipe.presets)}"
+        )
     shared = {key: value for key, value in common.items() if key in known}
-    base = merged(merged(recipe.presets[preset] if preset else {}, shared), spec)
-    if each is None:
+    base = merged(merged(recipe.presets[preset] if preset else {}, shared), own)
+    if spec.get("each") is None:
         config = from_dict(recipe.config, base)
         return [Row(name=name, group=name, member="", method=method, config=config)]
-    if len(each) != 1:
-        raise UsageError(f"row {name!r}: `each` takes one option with a list of values")
-    key, values = next(iter(each.items()))
-    members = []
-    for value in values:
-        member = _member(key, value)
-        config = from_dict(recipe.config, merged(base, {key: value}))
-        members.append(
-            Row(name=f"{name}, {member}", group=name, member=member, method=method, config=config)
+    return [
+        Row(
+            name=f"{name}, {member.name}",
+            group=name,
+            member=member.name,
+            method=method,
+            config=from_dict(recipe.config, merged(base, member.options)),
         )
-    return members
+        for member in members(spec["each"])
+    ]
 
 
-def _member(key: str, value: Any) -> str:
-    if key == "attention_points":
-        return "+".join(f"A{point + 1}" for point in value) or "none"
-    return f"{key} {value}"
+def _part(name: str, spec: Any, key: str) -> Any:
+    if not isinstance(spec, Mapping) or key not in spec:
+        raise UsageError(f"row {name!r} names no {key}; allowed: {', '.join(catalog.METHODS)}")
+    return spec[key]
+
+
+def _distinct(names: Sequence[str]) -> None:
+    places: dict[str, str] = {}
+    for name in names:
+        if slug(name) in places:
+            raise UsageError(
+                f"{places[slug(name)]!r} and {name!r} would both be kept in {slug(name)!r}; "
+                "rename one of them"
+            )
+        places[slug(name)] = name
 
 
 def _data_set(name: str, spec: Mapping[str, Any], root: Path) -> DataSet:

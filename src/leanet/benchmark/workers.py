@@ -103,7 +103,7 @@ def _on_ray(
         local: dict[str, Any] = {"num_cpus": workers.num * threads, "include_dashboard": False}
         ray.init(**({"address": workers.ray} if workers.ray else local), log_to_driver=False)
     try:
-        remote = ray.remote(num_cpus=threads)(_attempt_on_ray)
+        remote: Any = ray.remote(num_cpus=threads)(_attempt_on_ray)
         pending = {remote.remote(function, task, threads): task for task in tasks}
         while pending:
             (done,), _ = ray.wait(list(pending), num_returns=1)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from leanet.data.images import UnreadableImageError, read_image, resize_image
 from leanet.files import read_json, replacing, reserve, write_json
 from leanet.progress import Progress
 
+Read = Callable[[Path], np.ndarray[Any, Any]]  # a file as uint8 [H, W, 3]
 READER_THREADS = 4
 DEVICE_SHARE = 0.25
 
@@ -62,21 +63,31 @@ def images_in_unit_range(raw: Tensor) -> Tensor:
     return raw.float().div_(255)
 
 
-def cache_images(paths: Sequence[Path], size: int, folder: Path, device: torch.device) -> Cache:
+def cache_images(
+    paths: Sequence[Path],
+    size: int,
+    folder: Path,
+    device: torch.device,
+    *,
+    read: Read | None = None,
+    threads: int = READER_THREADS,
+) -> Cache:
     """Decode all images at `size` x `size`, or reuse the file of an earlier call with the same
-    images (same paths, sizes in bytes and times of change).
+    images (same paths, sizes in bytes and times of change) and the same `read` (default: as any
+    image).
 
     Raises:
         UnreadableImagesError: names every image that cannot be read.
     """
     file = folder / f"images-{size}.u8"
-    key = _fingerprint(paths, size)
+    key = _fingerprint(paths, f"{size}" if read is None else f"{size} {read.__qualname__}")
     shape = (len(paths), 3, size, size)
     if not (file.exists() and read_json(file.with_suffix(".json"))["key"] == key):
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(file) as temporary:
             reserve(temporary, math.prod(shape))
-            _decode_into(np.memmap(temporary, np.uint8, "w+", shape=shape), paths, size)
+            target = np.memmap(temporary, np.uint8, "w+", shape=shape)
+            _decode_into(target, paths, size, read or read_image, threads)
         write_json(file.with_suffix(".json"), {"key": key, "shape": shape})
     return Cache(np.memmap(file, np.uint8, "r", shape=shape), device)
 
@@ -93,17 +104,19 @@ class UnreadableImagesError(ValueError):
         )
 
 
-def _decode_into(target: np.memmap[Any, Any], paths: Sequence[Path], size: int) -> None:
+def _decode_into(
+    target: np.memmap[Any, Any], paths: Sequence[Path], size: int, read: Read, threads: int
+) -> None:
     def decode(index: int) -> UnreadableImageError | None:
         try:
-            target[index] = resize_image(read_image(paths[index]), size).transpose(2, 0, 1)
+            target[index] = resize_image(read(paths[index]), size).transpose(2, 0, 1)
         except UnreadableImageError as error:
             return error
         return None
 
     errors = []
     with (
-        ThreadPoolExecutor(READER_THREADS) as pool,
+        ThreadPoolExecutor(threads) as pool,
         Progress("decoding images", total=len(paths)) as bar,
     ):
         for error in pool.map(decode, range(len(paths))):
@@ -115,8 +128,8 @@ def _decode_into(target: np.memmap[Any, Any], paths: Sequence[Path], size: int) 
     target.flush()
 
 
-def _fingerprint(paths: Sequence[Path], size: int) -> str:
-    digest = hashlib.sha256(str(size).encode())
+def _fingerprint(paths: Sequence[Path], how: str) -> str:
+    digest = hashlib.sha256(how.encode())
     for path in paths:
         status = path.stat()
         digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())

@@ -58,14 +58,14 @@ def read_table(path: Path) -> list[Sample]:
     return samples
 
 
-def with_groups(root: Path, samples: Sequence[Sample]) -> list[Sample]:
-    """The samples with the groups of `root/groups.csv`, or unchanged if there is no such file.
+def with_groups(root: Path, samples: Sequence[Sample], table: Path | None = None) -> list[Sample]:
+    """The samples with the groups of `table`, or of `root/groups.csv` if there is such a file.
 
     Images that the table does not name keep no group. Raises `ValueError` if it lacks the columns
     `file` and `group`, or names none of the images.
     """
-    path = root / GROUPS_FILE
-    if not path.is_file():
+    path = table or root / GROUPS_FILE
+    if table is None and not path.is_file():
         return list(samples)
     rows = _rows(path)
     _require(path, rows, ("file", "group"))
@@ -74,7 +74,7 @@ def with_groups(root: Path, samples: Sequence[Sample]) -> list[Sample]:
     if not any(name in groups for name in names):
         raise ValueError(
             f"{path} names none of the {len(names)} images; its column file holds paths relative "
-            f"to its folder, such as {names[0] if names else 'Negative/001.png'}"
+            f"to {root}, such as {names[0] if names else 'Negative/001.png'}"
         )
     return [
         replace(sample, group=groups.get(name) or None)

@@ -150,6 +150,34 @@ def read_map(path: Path, full_scale: float) -> NDArray[np.float32]:
     return (codes * (_positive(full_scale) / _FULL_16_BIT)).astype(np.float32)
 
 
+def write_float_map(path: Path, anomaly_map: NDArray[np.float32]) -> None:
+    """Writes a map [H, W] as a float32 TIFF, bit by bit, atomically."""
+    with replacing(path) as temporary:
+        Image.fromarray(anomaly_map.astype(np.float32)).save(temporary, format="TIFF")
+
+
+def read_float_map(path: Path) -> NDArray[np.float32]:
+    """A map [H, W] written by `write_float_map`.
+
+    Raises `UnreadableImageError` if the file is no float grey image.
+    """
+    with _decoded(path) as image:
+        if image.mode != "F":
+            raise UnreadableImageError(path, f"a map is float grey, this file is {image.mode}")
+        return np.array(image, dtype=np.float32)
+
+
+def read_grey(path: Path) -> NDArray[np.float32]:
+    """Any image as grey [H, W] in [0, 1], with the 16 bits of a file that has them; colors count
+    by their luma. Raises `UnreadableImageError`.
+    """
+    with _decoded(path) as image:
+        if image.mode == "I" or image.mode.startswith("I;16"):
+            return (np.asarray(image) / _FULL_16_BIT).astype(np.float32)
+        grey = np.asarray(_with_alpha(image).convert("L"))
+        return (grey / 255).astype(np.float32)
+
+
 @contextmanager
 def _decoded(path: Path) -> Iterator[Image.Image]:
     """The upright image with all its pixels in memory."""

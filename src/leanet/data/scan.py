@@ -121,8 +121,21 @@ def relative_name(path: Path, root: Path) -> str:
     return (path.relative_to(root) if path.is_relative_to(root) else path.absolute()).as_posix()
 
 
+def visible_files(root: Path) -> Iterator[PurePath]:
+    """All visible files below `root`, as relative paths; links to folders are followed once."""
+    visited = set()
+    for folder, folders, names in os.walk(root, onerror=_raise, followlinks=True):
+        place = Path(folder).resolve()
+        if place in visited:
+            folders.clear()
+            continue
+        visited.add(place)
+        folders[:] = sorted(filter(_visible, folders))
+        yield from (PurePath(folder, name).relative_to(root) for name in filter(_visible, names))
+
+
 def _scan_folder(root: Path, normal: str | None) -> Scan:
-    files = sorted(_files(root), key=natural_key)
+    files = sorted(visible_files(root), key=natural_key)
     images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
     if not images:
         raise ValueError(
@@ -145,19 +158,6 @@ def _scan_table(path: Path, normal: str | None) -> Scan:
         raise ValueError(f"{path} is neither a folder nor a CSV file; give one of the two")
     refuse_normal(normal, "csv")
     return Scan(root=path.parent, layout="csv", samples=tuple(read_table(path)), ignored=())
-
-
-def _files(root: Path) -> Iterator[PurePath]:
-    """All visible files below `root`, as relative paths; links to folders are followed once."""
-    visited = set()
-    for folder, folders, names in os.walk(root, onerror=_raise, followlinks=True):
-        place = Path(folder).resolve()
-        if place in visited:
-            folders.clear()
-            continue
-        visited.add(place)
-        folders[:] = sorted(filter(_visible, folders))
-        yield from (PurePath(folder, name).relative_to(root) for name in filter(_visible, names))
 
 
 def _raise(error: OSError) -> None:

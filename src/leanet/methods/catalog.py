@@ -1,29 +1,15 @@
-"""Every method, one line each."""
+"""Every method, one line each; those that learn from normal images alone and give a map stand in
+`leanet.methods.map_catalog`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
-
 from leanet.config import nearest
-from leanet.methods import classifier, colorizer, leanet
-from leanet.methods.recipe import DetectorModule, Train
-
-
-class Method(NamedTuple):
-    """A recipe: its options, their presets, and its two functions."""
-
-    config: type[Any]
-    presets: dict[str, dict[str, Any]]
-    train: Train
-    build: Callable[[Any, int, dict[str, Any]], DetectorModule]
-    needs_anomalous: bool
-
+from leanet.methods import classifier, leanet
+from leanet.methods.map_catalog import MAP_METHODS
+from leanet.methods.recipe import Method
 
 METHODS: dict[str, Method] = {
-    "colorizer": Method(
-        colorizer.Config, colorizer.PRESETS, colorizer.train, colorizer.build, False
-    ),
+    **MAP_METHODS,
     "classifier": Method(
         classifier.Config, classifier.PRESETS, classifier.train, classifier.build, True
     ),

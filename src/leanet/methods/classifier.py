@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from leanet.methods import supervised
+from leanet.methods.choice import train_best
 from leanet.methods.recipe import (
     DetectorModule,
     Experience,
@@ -64,7 +65,10 @@ def train(
     runtime: Runtime,
     experience: Experience | None = None,
 ) -> Trained:
-    """Train on the images of both classes in `fold.train`."""
+    """Train on the images of both classes in `fold.train`; with `tries`, the best of them."""
+    if config.tries > 1:
+        draws = supervised.draws(config)
+        return train_best(train, draws, fold, data, folder, runtime, experience)
     rest, held = supervised.parts_of(config, fold, data, runtime, experience)
     with runtime.seeded(*seed_names(config, fold.name), "adn"):
         detector = build(config, data.img_size, {}).to(runtime.device)

@@ -4,19 +4,22 @@ A model that was trained on a normal image draws a flatteringly dark map of it. 
 learns from such maps learns "dark = seen before", and a threshold taken from them gives false
 alarms on every new part. So the training images get out-of-fold maps: for each part of the fold a
 map model trained on the normal images of the other parts. New images get the map of the model
-trained on all normal images of the fold.
+trained on all normal images of the fold. Maps that come from elsewhere (`MapSource.fixed`) are
+drawn by one detector throughout.
 
-Models are kept in `RUN/map_models/`, named after the images they were trained on. When the parts of
-a fold are the other folds, the model that left out folds k and j serves both, and the final
-detector takes its out-of-fold maps from the models of the folds: K(K-1)/2 + K + 1 trainings for K
-folds.
+Models are kept in `RUN/map_models/`, named after the method, its options and the images they were
+trained on. When the parts of a fold are the other folds, the model that left out folds k and j
+serves both, and the final detector takes its out-of-fold maps from the models of the folds:
+K(K-1)/2 + K + 1 trainings for K folds.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -24,15 +27,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from leanet.config import to_dict
 from leanet.data.cache import Cache, images_in_unit_range
 from leanet.files import reserve
-from leanet.methods import colorizer
-from leanet.methods.colorizer import Colorizer
-from leanet.methods.recipe import INFERENCE_BATCH, Material
-from leanet.ops.maps import MapScale, fit_scale, to_network
+from leanet.methods.detector_file import read_detector, write_detector
+from leanet.methods.map_catalog import find_map_method, name_of
+from leanet.methods.recipe import INFERENCE_BATCH, DetectorModule, Material
+from leanet.ops.maps import MapScale, PixelHistogram, fit_scale, to_network
 from leanet.records import NORMAL, Fold
 from leanet.runtime import Runtime
-from leanet.training import checkpoint
 from leanet.training.checkpoint import WEIGHTS
 from leanet.training.loop import forget
 
@@ -40,18 +43,46 @@ MapMode = Literal["out_of_fold", "in_sample"]
 MAPS = "maps.f32"
 
 
+@dataclass(frozen=True, kw_only=True)
+class MapSource:
+    """Where maps come from: a method of `leanet.methods.map_catalog`, told by its options, that is
+    trained anew on each part, or a `fixed` detector that draws all of them.
+
+    quantile and headroom make the scale of the maps, as in `leanet.ops.maps.fit_scale`; `told` says
+    in a few words what the maps are.
+    """
+
+    config: Any
+    told: str
+    fixed: DetectorModule | None = None
+    quantile: float = 0.999
+    headroom: float = 4.0
+
+    def model(self, indices: Sequence[int], data: Material, runtime: Runtime) -> DetectorModule:
+        """What draws maps for those who know the normal images among `indices`."""
+        if self.fixed is not None:
+            return self.fixed
+        return map_model(self.config, indices, data, runtime)
+
+    def mode(self, wanted: MapMode, fold: Fold) -> str:
+        """How the training maps of a fold are made."""
+        if self.fixed is not None:
+            return "fixed"
+        return wanted if fold.parts else "in_sample"
+
+
 class TrainingMaps(NamedTuple):
     """maps: network maps in [0, 1] of all samples, [N, 1, S, S] (zero outside the fold's training
     part); model: draws the maps of new images; scale: from a raw map to a network map; remarks."""
 
     maps: Cache
-    model: Colorizer
+    model: DetectorModule
     scale: MapScale
     remarks: dict[str, Any]
 
 
 def training_maps(
-    config: colorizer.Config,
+    source: MapSource,
     mode: MapMode,
     fold: Fold,
     data: Material,
@@ -66,23 +97,39 @@ def training_maps(
     file.unlink(missing_ok=True)
     reserve(file, 4 * math.prod(shape))
     maps = np.memmap(file, np.float32, "r+", shape=shape)  # raw first, network maps at the end
-    model = map_model(config, fold.train, data, runtime)
-    out_of_fold = mode == "out_of_fold" and bool(fold.parts)
-    for part in fold.parts if out_of_fold else (fold.train,):
-        drawer = map_model(config, _rest(fold, part), data, runtime) if out_of_fold else model
+    model = source.model(fold.train, data, runtime)
+    made = source.mode(mode, fold)
+    for part in fold.parts if made == "out_of_fold" else (fold.train,):
+        drawer = source.model(_rest(fold, part), data, runtime) if made == "out_of_fold" else model
         draw(drawer, data.images, part, maps)
     normals = [i for i in fold.train if data.labels[i] == NORMAL]
-    scale = fit_scale(
-        torch.from_numpy(maps[normals[k : k + 16]]) for k in range(0, len(normals), 16)
-    )
+    scale = fit_scale(_planes(maps, normals), source.quantile, source.headroom)
     remarks = {
-        "map_mode": "out_of_fold" if out_of_fold else "in_sample",
+        "map_source": source.told,
+        "map_mode": made,
         "map_scale": scale._asdict(),
         "map_mean_training_normals": float(np.mean([maps[i].mean() for i in normals])),
+        "map_shift": map_shift(model, scale, source.quantile, fold, data),
     }
     for index in fold.train:
         maps[index] = to_network(torch.from_numpy(maps[index]), scale).numpy()
     return TrainingMaps(Cache(maps, runtime.device), model, scale, remarks)
+
+
+@torch.inference_mode()
+def map_shift(
+    model: DetectorModule, scale: MapScale, quantile: float, fold: Fold, data: Material
+) -> float | None:
+    """How much brighter the maps of unseen normal images are: the high quantile of the test
+    normals' pixels in multiples of that of the training normals, 1 = no shift. None without test
+    normals."""
+    pixels = PixelHistogram()
+    normals = [i for i in fold.test if data.labels[i] == NORMAL]
+    for chosen in _chunks(normals):
+        anomaly_map = model(images_in_unit_range(data.images.take(chosen))).map
+        assert isinstance(anomaly_map, Tensor)
+        pixels.add(anomaly_map)
+    return pixels.quantile(quantile) / scale.divisor if normals else None
 
 
 def trainings(mode: MapMode, fold: Fold) -> list[tuple[int, ...]]:
@@ -92,30 +139,28 @@ def trainings(mode: MapMode, fold: Fold) -> list[tuple[int, ...]]:
 
 
 def map_model(
-    config: colorizer.Config, indices: Sequence[int], data: Material, runtime: Runtime
-) -> Colorizer:
-    """The colorizer trained on the normal images among `indices`; trained only once per run."""
+    config: Any, indices: Sequence[int], data: Material, runtime: Runtime
+) -> DetectorModule:
+    """The map method that the options belong to, trained on the normal images among `indices`;
+    trained only once per run."""
+    method = name_of(config)
     normals = tuple(i for i in indices if data.labels[i] == NORMAL)
-    key = hashlib.sha256(",".join(map(str, normals)).encode()).hexdigest()[:12]
-    folder = data.run / "map_models" / key
-    if (folder / WEIGHTS).exists():
-        model = colorizer.build(config, data.img_size, {"map_top": 0.0})
-        model.load_state_dict(checkpoint.load(folder / WEIGHTS)[0])
-        model.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    else:
-        parts = colorizer.split_normals(config, normals, data, runtime)
-        name = f"map model {key}"
-        model, epochs = colorizer.train_on(config, parts, data, folder, runtime, name=name)
-        metadata = {"epochs": epochs, "trained_on": [str(data.samples[i].path) for i in parts.rest]}
-        checkpoint.save(folder / WEIGHTS, model.state_dict(), metadata)
+    options = json.dumps([method, to_dict(config), runtime.seed, data.img_size])
+    folder = data.run / "map_models" / _key(f"{options} {_listed(normals)}")
+    if not (folder / WEIGHTS).exists():
+        # the streams of random numbers depend on the images only: options can be compared
+        fold = Fold(name=f"map model {_key(_listed(normals))}", train=normals, test=())
+        trained = find_map_method(method).train(config, fold, data, folder, runtime, None)
+        seen = [str(data.samples[i].path) for i in normals]
+        more: dict[str, Any] = {"trained_on": seen, "remarks": trained.remarks}
+        write_detector(folder, method, config, trained.detector, epochs=trained.epochs, **more)
     forget(folder)
-    model.eval()
-    return model
+    return read_detector(folder, find_map_method, runtime.device)
 
 
 @torch.inference_mode()
 def draw(
-    model: Colorizer, images: Cache, indices: Sequence[int], target: np.ndarray[Any, Any]
+    model: DetectorModule, images: Cache, indices: Sequence[int], target: np.ndarray[Any, Any]
 ) -> None:
     """Write the raw maps of some images into `target` [N, 1, S, S]."""
     for chosen in _chunks(indices):
@@ -124,8 +169,20 @@ def draw(
         target[chosen] = anomaly_map.cpu().numpy()
 
 
+def _planes(maps: np.ndarray[Any, Any], indices: Sequence[int]) -> Iterable[Tensor]:
+    return (torch.from_numpy(maps[chosen]) for chosen in _chunks(indices))
+
+
 def _rest(fold: Fold, part: Sequence[int]) -> tuple[int, ...]:
     return tuple(sorted(set(fold.train) - set(part)))
+
+
+def _listed(indices: Sequence[int]) -> str:
+    return ",".join(map(str, indices))
+
+
+def _key(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _chunks(indices: Sequence[int]) -> Iterator[list[int]]:

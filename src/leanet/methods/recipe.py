@@ -12,7 +12,7 @@ is held out for that.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -30,12 +30,16 @@ Scores = dict[str, list[float]]  # output -> one score per image; "score" is the
 
 @dataclass(frozen=True, kw_only=True)
 class Material:
-    """The data set of a run: samples, their decoded images, and the run folder."""
+    """The data set of a run: samples, their decoded images, and the run folder.
+
+    Files that belong to the images lie below other folders as the images do below `root`.
+    """
 
     samples: tuple[Sample, ...]
     images: Cache
     img_size: int
     run: Path
+    root: Path = Path()
     labels: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -101,6 +105,16 @@ class Train(Protocol):
     ) -> Trained:
         """Train on `fold.train`; checkpoints and journals go into `folder`."""
         ...
+
+
+class Method(NamedTuple):
+    """A recipe: its options, their presets, and its two functions."""
+
+    config: type[Any]
+    presets: dict[str, dict[str, Any]]
+    train: Train
+    build: Callable[[Any, int, dict[str, Any]], DetectorModule]
+    needs_anomalous: bool
 
 
 def score_images(detector: nn.Module, images: Cache, indices: Sequence[int]) -> Scores:

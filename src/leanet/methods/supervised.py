@@ -3,11 +3,12 @@ same options, so that a comparison of the two compares the methods and nothing e
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +21,8 @@ from leanet.data.loader import ANOMALOUS_SHARE, Balance, Source
 from leanet.data.transforms import Augment, augment
 from leanet.methods.recipe import Experience, Material
 from leanet.networks.blocks import StagedClassifier
-from leanet.networks.resnet import ResNet
-from leanet.networks.timm_stages import TimmStages, has_fixed_size, hub_weights
+from leanet.networks.choose import ADNS, build_adn
+from leanet.networks.timm_stages import TimmStages, hub_weights
 from leanet.networks.weights import load_tensors, load_weights
 from leanet.records import ANOMALOUS, NORMAL, Batch, Fold
 from leanet.runtime import Runtime
@@ -34,7 +35,10 @@ class Config:
 
     adn: str = option(
         "resnet18",
-        "the classifier: resnet18, resnet34, resnet50, or timm/NAME for any timm backbone",
+        f"the classifier: {', '.join(ADNS)}, or timm/NAME for any timm backbone",
+    )
+    self_attention: Literal["none", "se", "cbam", "eca", "simam", "srm"] = option(
+        "none", "attention module inside every block of the classifier"
     )
     adn_args: dict[str, Any] = field(
         default_factory=dict,
@@ -74,11 +78,15 @@ class Config:
     keep_positive: float = option(
         1.0, "share of the anomalous training images to train on; smaller shares are subsets"
     )
+    tries: int = option(
+        1, "train so many draws of initial weights and let held-out images choose one of them"
+    )
     draw: int = option(
         0, "another draw of initial weights, order and kept positives, on the same folds"
     )
 
 
+AnyConfig = TypeVar("AnyConfig", bound=Config)
 FEWEST_TO_STOP_ON = 5  # held-out anomalous images; with fewer the held-out loss is mostly noise
 PAPER: dict[str, Any] = {
     "epochs": 100,
@@ -95,15 +103,20 @@ PAPER: dict[str, Any] = {
 
 def build_classifier(config: Config, in_chans: int, img_size: int) -> StagedClassifier:
     """The network that `config.adn` names, with random weights."""
-    if config.adn.startswith("timm/"):
-        return _timm_stages(config, in_chans, img_size)
-    depths = {"resnet18": 18, "resnet34": 34, "resnet50": 50}
-    if config.adn not in depths:
-        raise ValueError(f"adn {config.adn!r}: allowed are {', '.join(depths)} and timm/NAME")
-    return ResNet(depths[config.adn], in_chans, config.num_outputs)
+    return build_adn(
+        config.adn,
+        in_chans,
+        config.num_outputs,
+        self_attention=config.self_attention,
+        identity_start=config.weights is not None or config.pretrained,
+        img_size=img_size,
+        **config.adn_args,
+    )
 
 
-def start_from_weights(config: Config, network: StagedClassifier, img_size: int) -> None:
+def start_from_weights(
+    config: Config, network: StagedClassifier, img_size: int, in_chans: int = 3
+) -> None:
     """Load the file `config.weights`, or with `pretrained` timm's weights, if asked for.
 
     The head keeps its own weights where the file's do not fit.
@@ -115,20 +128,16 @@ def start_from_weights(config: Config, network: StagedClassifier, img_size: int)
         return
     if config.weights is not None and config.pretrained:
         raise ValueError("give either a file with --weights or --pretrained, not both")
+    file = None if config.weights is None else Path(config.weights)
     if isinstance(network, TimmStages):
-        file = None if config.weights is None else Path(config.weights)
-        loaded = _timm_stages(config, 3, img_size, weights=file, pretrained=config.pretrained)
+        given = {"weights": file, "pretrained": config.pretrained, **config.adn_args}
+        loaded = build_adn(config.adn, in_chans, img_size=img_size, **given)
+        assert isinstance(loaded, TimmStages)
         network.stages.load_state_dict(loaded.stages.state_dict())
-    elif config.weights is not None:
-        load_weights(network, Path(config.weights))
+    elif file is not None:
+        load_weights(network, file)
     else:
         load_tensors(network, hub_weights(config.adn), source=f"timm model {config.adn}")
-
-
-def _timm_stages(config: Config, in_chans: int, img_size: int, **weights: Any) -> TimmStages:
-    name = config.adn.removeprefix("timm/")
-    side = img_size if has_fixed_size(name) else None
-    return TimmStages(name, in_chans, img_size=side, **weights, **config.adn_args)
 
 
 class Normalize(nn.Module):
@@ -196,6 +205,14 @@ def counts(indices: Sequence[int], data: Material) -> dict[str, int]:
     return {"normal": len(indices) - anomalous, "anomalous": anomalous}
 
 
+def draws(config: AnyConfig) -> dict[str, AnyConfig]:
+    """One configuration for each of `config.tries` draws, by name."""
+    if config.tries < 1:
+        raise ValueError(f"tries {config.tries}: give 1 or more")
+    numbers = range(config.draw, config.draw + config.tries)
+    return {f"draw {d}": dataclasses.replace(config, draw=d, tries=1) for d in numbers}
+
+
 def seed_names(config: Config, name: str) -> tuple[str, ...]:
     """What the draws of a training are named after: its name, and `config.draw` if that is not
     the first."""
@@ -257,7 +274,8 @@ def train_network(
 
 def _monitor(config: Config, held: Source) -> str:
     if config.monitor != "auto":
-        return config.monitor if held.indices else ""
+        measured = held.indices or config.monitor.startswith("train_")
+        return config.monitor if measured else ""
     return "val_loss" if held.num_anomalous() >= FEWEST_TO_STOP_ON else ""
 
 

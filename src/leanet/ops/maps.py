@@ -69,19 +69,43 @@ def fit_scale(maps: Iterable[Tensor], quantile: float = 0.999, headroom: float =
     >>> fit_scale([torch.zeros(1, 1, 8, 8)])
     MapScale(divisor=1.0, headroom=4.0)
     """
+    pixels = PixelHistogram()
+    for anomaly_map in maps:
+        pixels.add(anomaly_map)
+    return scale_from(pixels, quantile, headroom)
+
+
+class PixelHistogram:
+    """All pixels of the raw maps added so far, in constant memory.
+
+    >>> pixels = PixelHistogram()
+    >>> pixels.add(torch.tensor([1.0, 2.0, 4.0]))
+    >>> round(pixels.quantile(0.5), 2)
+    2.0
+    """
+
+    def __init__(self) -> None:
+        self.counts = torch.zeros(_NUM_BINS, dtype=torch.int64)
+
+    def add(self, anomaly_map: Tensor) -> None:
+        """Count the pixels of raw maps >= 0, any shape. Raises ValueError for others."""
+        self.counts += _bit_histogram(anomaly_map)
+
+    def quantile(self, q: float) -> float:
+        """Their q-quantile, within 1/4000 of it; nan without pixels."""
+        total = int(self.counts.sum())
+        return _bit_quantile(self.counts, q * (total - 1)) if total else math.nan
+
+
+def scale_from(pixels: PixelHistogram, quantile: float = 0.999, headroom: float = 4.0) -> MapScale:
+    """The scale of `fit_scale` for maps that have been counted already, with the same errors."""
     if not 0 < quantile <= 1 or headroom <= 0:
         raise ValueError(
             f"quantile must lie in (0, 1] and headroom be > 0, got {quantile} and {headroom}"
         )
-    histogram = torch.zeros(_NUM_BINS, dtype=torch.int64)
-    for anomaly_map in maps:
-        histogram += _bit_histogram(anomaly_map)
-    total = int(histogram.sum())
-    if total == 0:
+    if not pixels.counts.any():
         raise ValueError("a map scale needs at least one map with at least one pixel, got none")
-    divisor = _bit_quantile(histogram, quantile * (total - 1))
-    divisor = divisor or _bit_quantile(histogram, total - 1) or 1.0
-    return MapScale(divisor, headroom)
+    return MapScale(pixels.quantile(quantile) or pixels.quantile(1.0) or 1.0, headroom)
 
 
 def to_network(anomaly_map: Tensor, scale: MapScale) -> Tensor:

@@ -1,0 +1,121 @@
+"""LEA-Net as a detector: the map model draws, the networks judge, the scores are joined."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from leanet.methods.recipe import DetectorModule
+from leanet.methods.supervised import Normalize, one_logit
+from leanet.networks.leanet import AdnInput, LEANet, LEAOutput, adn_input
+from leanet.ops.fusion import Fusion, fuse
+from leanet.ops.maps import MapScale, map_score, to_network
+from leanet.records import Prediction
+
+DARKEST = 1e-3  # dE00 added to map means before the logarithm
+
+
+class Reader(nn.Module):
+    """Shows a LEA-Net image [B, 3, S, S] in [0, 1] and network map [B, 1, S, S] as it is meant to
+    see them: the image is joined with the map first, and its colors are normalized then."""
+
+    def __init__(self, normalize: Normalize, how: AdnInput) -> None:
+        super().__init__()
+        self.normalize, self.how = normalize, how
+
+    def forward(self, network: nn.Module, image: Tensor, anomaly_map: Tensor) -> LEAOutput:
+        """Run the network."""
+        seen = adn_input(image, anomaly_map, self.how)
+        if self.how == "4_channel":
+            seen = torch.cat([self.normalize(seen[:, :3]), seen[:, 3:]], dim=1)
+        elif self.how != "map":
+            seen = self.normalize(seen)
+        output: LEAOutput = network(seen, anomaly_map)
+        return output
+
+
+class LEADetector(DetectorModule):
+    """Detector: score [B] is the fused score (or one head's logit); map [B, 1, S, S] is the map
+    model's, in its unit; parts: adn and aan (logits), map (log of the map's mean)."""
+
+    network: LEANet
+    logits = ("adn", "aan")
+
+    def __init__(  # noqa: PLR0913 - a complete detector has so many parts
+        self,
+        network: LEANet,
+        map_model: DetectorModule,
+        reader: Reader,
+        *,
+        drawn_by: dict[str, Any],
+        scale: MapScale,
+        fusion: Fusion,
+        decide: str,
+        network_size: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.network, self.map_model, self.reader = network, map_model, reader
+        self.scale, self.fusion, self.decide = scale, fusion, decide
+        self.drawn_by = drawn_by  # what the map model is, for `rebuild`
+        self.img_size = map_model.img_size
+        self.network_size = network_size or self.img_size  # of image and map in the networks
+        self.map_unit, self.map_top = map_model.map_unit, scale.divisor
+
+    def forward(self, image: Tensor) -> Prediction:
+        """Images [B, 3, S, S] in [0, 1] -> Prediction."""
+        anomaly_map, output = self._run(image)
+        parts = named_scores(output, to_network(anomaly_map, self.scale), self.scale)
+        fused = fuse(self.fusion, parts)
+        score = fused if self.decide == "fused" else parts[self.decide]
+        return Prediction(score, anomaly_map, parts={"fused": fused, **parts})
+
+    def explain(self, image: Tensor) -> dict[str, Tensor]:
+        """The repainted image, and per point p the attention map and the channel means of the
+        features before and after it, at the resolution of their stage, and w as one pixel."""
+        _, output = self._run(image)
+        pictures = self.map_model.explain(image)
+        for k, point in enumerate(self.network.points):
+            pictures[f"attention A{point + 1}"] = output.attention[k]
+            pictures[f"before A{point + 1}"] = output.before[k].mean(dim=1, keepdim=True)
+            pictures[f"after A{point + 1}"] = output.after[k].mean(dim=1, keepdim=True)
+        for name, w in self.strengths().items():
+            pictures[f"strength {name}"] = image.new_full((len(image), 1, 1, 1), w)
+        return pictures
+
+    def strengths(self) -> dict[str, float]:
+        """w of every attention point."""
+        return self.network.named_strengths()
+
+    def extra(self) -> dict[str, Any]:
+        """The map model, the scale of its map and the fusion of the scores."""
+        return {
+            "map_model": self.drawn_by,
+            "scale": self.scale._asdict(),
+            "fusion": self.fusion.to_dict(),
+            "map_top": self.map_top,
+            "network_size": self.network_size,
+        }
+
+    def _run(self, image: Tensor) -> tuple[Tensor, LEAOutput]:
+        anomaly_map = self.map_model(image).map
+        image, seen = (self._at_network_size(planes) for planes in (image, anomaly_map))
+        return anomaly_map, self.reader(self.network, image, to_network(seen, self.scale))
+
+    def _at_network_size(self, planes: Tensor) -> Tensor:
+        """Planes [B, C, S, S] at the side that the networks were trained on."""
+        side = self.network_size
+        if planes.shape[-1] == side:
+            return planes
+        return functional.interpolate(planes, (side, side), mode="bilinear", antialias=True)
+
+
+def named_scores(output: LEAOutput, network_map: Tensor, scale: MapScale) -> dict[str, Tensor]:
+    """The single scores [B]: logits of the heads, log of the mean map (dE00, clipped by scale)."""
+    mean = map_score(network_map) * scale.divisor * scale.headroom
+    scores = {"adn": one_logit(output.adn), "map": (mean + DARKEST).log()}
+    if output.aan is not None:
+        scores["aan"] = one_logit(output.aan)
+    return scores

@@ -1,0 +1,1 @@
+"""The command lines and file trees of the original two-phase programs, on our networks."""

@@ -1,0 +1,226 @@
+"""What a benchmark ends with: `table.md` to paste, `table.csv` to compute with, `report.html` to
+read. All three say the same and are written from the files of the benchmark alone."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from leanet.files import write_csv, write_text
+from leanet.report.page import render_template
+from leanet.report.results import Benchmark, read_benchmark
+from leanet.report.standings import COLUMNS, Line, Table, tables
+from leanet.report.standings_charts import beside_published, over_members, over_shares
+from leanet.report.standings_text import (
+    about_data,
+    csv_rows,
+    interval,
+    p_text,
+    picks,
+    published_text,
+    real_share,
+    state,
+    to_markdown,
+)
+from leanet.report.tables import EXPLAINED
+
+LEVEL = 0.05
+
+
+def write_benchmark_report(out: Path) -> Path:
+    """Write table.md, table.csv and report.html into the folder of a benchmark, finished or not,
+    and return the path of the page.
+
+    Raises:
+        ValueError: the folder holds no benchmark.
+    """
+    benchmark = read_benchmark(out)
+    made = tables(benchmark)
+    write_text(out / "table.md", markdown(benchmark, made))
+    write_csv(out / "table.csv", [row for table in made for row in csv_rows(table)])
+    write_text(out / "report.html", render(benchmark, made))
+    return out / "report.html"
+
+
+def markdown(benchmark: Benchmark, made: Sequence[Table]) -> str:
+    """All tables in Markdown, with how to read them."""
+    how = "\n".join(f"- {text}" for text in (*warnings(made), *notes(benchmark, made)))
+    parts = (f"## {benchmark.name}", benchmark.about, verdict(made), *map(to_markdown, made), how)
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def render(benchmark: Benchmark, made: Sequence[Table]) -> str:
+    """The page as text."""
+    return render_template(
+        "benchmark.html",
+        benchmark=benchmark,
+        tables=made,
+        charts=[_charts(table, k) for k, table in enumerate(made)],
+        facts=_facts(benchmark, made),
+        verdict=verdict(made),
+        warnings=warnings(made),
+        notes=notes(benchmark, made),
+        columns=COLUMNS,
+        explained=EXPLAINED,
+        groups=_groups,
+        words={
+            "about": about_data,
+            "state": state,
+            "real_share": real_share,
+            "picks": picks,
+            "published": published_text,
+            "interval": interval,
+            "p": p_text,
+        },
+        overview=_overview(made) if len(made) > 1 else [],
+        level=LEVEL,
+        environment=json.dumps(benchmark.environment, indent=2),
+    )
+
+
+def verdict(made: Sequence[Table]) -> str:
+    """How many differences there are, in one sentence."""
+    lines = [line for table in made for line in (*table.main, *table.others)]
+    compared = [c for line in lines for c in line.compared.values()]
+    num = sum(table.num_comparisons for table in made)
+    if not num:
+        return "Nothing is compared: there is no baseline, or too little is finished."
+    better = sum(c.p_holm < LEVEL and c.difference.mean > 0 for c in compared)
+    worse = sum(c.p_holm < LEVEL and c.difference.mean < 0 for c in compared)
+    if not better + worse:
+        return (
+            f"None of the {num} differences to the baseline is significant at 5 % after Holm's "
+            "correction."
+        )
+    return (
+        f"{better + worse} of the {num} differences to the baseline are significant at 5 % after "
+        f"Holm's correction: {better} up, {worse} down."
+    )
+
+
+def warnings(made: Sequence[Table]) -> list[str]:
+    """What is not there."""
+    return [
+        f"{table.data}: {table.num_cells - table.num_finished} of {table.num_cells} cells are "
+        "missing, unfinished or failed. Lines that lack some say how many they have, and hold "
+        "these only; a choice among members needs all of them."
+        for table in made
+        if table.num_finished < table.num_cells
+    ]
+
+
+def notes(benchmark: Benchmark, made: Sequence[Table]) -> list[str]:
+    """How to read the tables."""
+    lines = [line for table in made for line in table.main]
+    found = [
+        "Mean ± SD (ddof = 1) over folds and seeds. Held-out threshold: from images held out of "
+        "the training part, never from test images. Minutes: of one trial, without the map "
+        "models, which rows share."
+    ]
+    if any(line.kind == "chosen" for line in lines):
+        found.append(
+            "Chosen: in each trial the member that ranks the held-out images best (average "
+            "precision of that output; of equals the first). Mean: over the members, trial by "
+            "trial. Oracle: the member with the best mean F1 on the test images, which is "
+            "optimistic; it is compared with nothing. The minutes of both choices are those of "
+            "all members."
+        )
+    if any(line.compared for line in lines):
+        counted = ", ".join(f"{table.num_comparisons} on {table.data}" for table in made)
+        found.append(
+            "Differences are to the baseline, the last one above a row, paired by fold and seed: "
+            "mean, 95 % interval and p of the corrected resampled t test (Nadeau & Bengio 2003). "
+            f"Comparisons: {counted}. Holm: p after his correction for all of one data set."
+        )
+    if any(line.entry.share is not None for line in lines):
+        found.append(
+            "Kept: the share of the anomalous training images; test images and map models are the "
+            "same for all. The rows of a share are repetitions: their mean is compared, with the "
+            "baseline's at the same share."
+        )
+    found += _tries(lines)
+    if benchmark.published:
+        found.append(f"Published, and parameters in brackets: {benchmark.published_source}.")
+    return found
+
+
+def _tries(lines: Sequence[Line]) -> list[str]:
+    """What to say where a choice among several members meets a baseline with fewer tries."""
+    unequal: dict[tuple[int, int], list[str]] = {}
+    for line in lines:
+        ours, theirs = len(line.entry.rows), len(line.entry.baseline)
+        if line.kind == "chosen" and 0 < theirs < ours:
+            titles = unequal.setdefault((ours, theirs), [])
+            titles += [line.entry.title] * (line.entry.title not in titles)
+    return [
+        f"Not like with like: the chosen rows of {', '.join(titles)} had {ours} members to choose "
+        f"from, the baseline {'one' if theirs == 1 else theirs}. Several draws of the baseline "
+        "(`each: {draw: [0, 1, 2]}`) make it equal."
+        for (ours, theirs), titles in unequal.items()
+    ]
+
+
+def _facts(benchmark: Benchmark, made: Sequence[Table]) -> dict[str, str]:
+    """Name -> value, for the head of the page."""
+    environment = benchmark.environment
+    num_seeds = len(benchmark.trials) // benchmark.num_folds
+    seeds = "1 seed" if num_seeds == 1 else f"{num_seeds} seeds"
+    finished, whole = (
+        sum(table.num_finished for table in made),
+        sum(table.num_cells for table in made),
+    )
+    return {
+        "Data": ", ".join(table.data for table in made),
+        "Rows": str(sum(len(entry.rows) for entry in benchmark.entries)),
+        "Trials of a row": f"{benchmark.num_folds} folds × {seeds}",
+        "Cells": str(whole) if finished == whole else f"{finished} of {whole}",
+        "Device": environment["gpu"] or f"CPU, {environment['cpu_cores']} cores",
+        "Precision": str(environment["precision"]),
+        "Date": str(environment["date"])[:10],
+        "Version": f"leanet {environment['packages'].get('leanet')}",
+    }
+
+
+def _charts(table: Table, number: int) -> list[tuple[str, Markup]]:
+    """(title, SVG) of those charts that have something to show."""
+    drawn = (
+        ("Every method", beside_published(table, f"published-{number}")),
+        ("Over the attention points", over_members(table, f"members-{number}")),
+        ("Over the share of anomalous training images", over_shares(table, f"shares-{number}")),
+    )
+    return [(title, Markup(svg)) for title, svg in drawn if svg is not None]
+
+
+def _groups(lines: Sequence[Line]) -> list[tuple[str, list[Line]]]:
+    """Lines that stand together: those of one entry, under its title."""
+    found: dict[str, list[Line]] = {}
+    for line in lines:
+        found.setdefault(line.entry.title, []).append(line)
+    return list(found.items())
+
+
+def _overview(made: Sequence[Table]) -> list[tuple[str, list[tuple[Line, Any]]]]:
+    """For every entry its honest line on each data set (the chosen member, else the mean) beside
+    the line that holds the published figure (None without one)."""
+    rows = []
+    for title, _ in _groups(made[0].main):
+        cells = []
+        for table in made:
+            lines = [line for line in table.main if line.entry.title == title]
+            cells.append((honest(lines), next((line for line in lines if line.published), None)))
+        rows.append((title, cells))
+    return rows
+
+
+def honest(lines: Sequence[Line]) -> Line:
+    """Of the lines of an entry the one to quote: the only one, the chosen member, or the mean."""
+    by_kind = {line.kind: line for line in lines}
+    chosen = by_kind.get("chosen")
+    if chosen is not None and not math.isnan(chosen.figures["auroc"].mean):
+        return chosen
+    return by_kind.get("single") or by_kind["mean"]

@@ -1,0 +1,116 @@
+"""Series of trials beside each other: means, choices, paired differences, many of them at once.
+
+A *series* holds the figures of one row of a benchmark for every trial (seed and fold) that is
+finished. Trials that a series lacks are left out of what is computed, never filled in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from leanet.ops.stats import PairedDifference, paired_difference
+from leanet.report.results import Figures, Trial
+
+Series = Mapping[Trial, Figures]
+F1_NAMES = ("f1_at_half", "f1")
+
+
+class Choice(NamedTuple):
+    """What was chosen: the series, the number of the row in each of its trials, and in how many of
+    these another row was equally good."""
+
+    series: Series
+    picks: tuple[int, ...]
+    num_ties: int
+
+
+def average(rows: Sequence[Series]) -> Series:
+    """The mean over rows of every figure, for the trials that all rows have."""
+    shared = [trial for trial in rows[0] if all(trial in row for row in rows)]
+    return {
+        trial: {name: _mean([row[trial][name] for row in rows]) for name in rows[0][trial]}
+        for trial in shared
+    }
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Rounded, so that the mean of equal figures is that figure and differs from it by nothing."""
+    return round(math.fsum(values) / len(values), 12)
+
+
+def choose(rows: Sequence[Series]) -> Choice:
+    """For each trial that all rows have, the row with the highest `held_out_ap`: how well it ranks
+    the images that were held out of its training part. The first of equals; trials without that
+    figure are left out.
+    """
+    series, picks, num_ties = {}, [], 0
+    for trial in rows[0]:
+        ap = [row[trial]["held_out_ap"] if trial in row else math.nan for row in rows]
+        if any(map(math.isnan, ap)):
+            continue
+        picks.append(ap.index(max(ap)))
+        num_ties += ap.count(max(ap)) > 1
+        series[trial] = rows[picks[-1]][trial]
+    return Choice(series, tuple(picks), num_ties)
+
+
+def best_on_test(rows: Sequence[Series], num_trials: int) -> int | None:
+    """The row with the highest mean F1 on the test images (at p = 0.5 where that exists), the first
+    of equals: an optimistic choice. None unless every row has all trials.
+    """
+    if any(len(row) < num_trials for row in rows):
+        return None
+    means = [
+        {name: math.fsum(one[name] for one in row.values()) / num_trials for name in F1_NAMES}
+        for row in rows
+    ]
+    name = next((n for n in F1_NAMES if not any(math.isnan(mean[n]) for mean in means)), None)
+    if name is None:
+        return None
+    return max(range(len(rows)), key=lambda k: means[k][name])
+
+
+def difference(row: Series, baseline: Series, metric: str, num_folds: int) -> PairedDifference:
+    """Row minus baseline over the trials that both have, with the interval and p of the corrected
+    resampled t test. Its share of test to training images is the row's, or that of `num_folds`
+    where the training images were not counted.
+    """
+    pairs = [trial for trial in row if trial in baseline]
+    shares = [test_share(row[trial]) for trial in pairs]
+    known = [share for share in shares if not math.isnan(share)]
+    share = math.fsum(known) / len(known) if known else 1 / (num_folds - 1)
+    ours, theirs = ([series[trial][metric] for trial in pairs] for series in (row, baseline))
+    return paired_difference(ours, theirs, test_share=share)
+
+
+def test_share(figures: Figures) -> float:
+    """Test images over those that were trained on; nan where these were not counted."""
+    return sum(_counts(figures, "num")) / sum(_counts(figures, "num_train"))
+
+
+def anomalous_share(figures: Figures) -> float:
+    """The share of anomalous images among those that were trained on; nan where not counted."""
+    normal, anomalous = _counts(figures, "num_train")
+    return anomalous / (normal + anomalous)
+
+
+def _counts(figures: Figures, part: str) -> tuple[float, float]:
+    normal, anomalous = (figures.get(f"{part}_{k}", math.nan) for k in ("normal", "anomalous"))
+    return normal, anomalous
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """p values after the step-down correction of Holm (1979, Scand. J. Statist. 6, 65-70): those
+    below a level hold at that level all together. A nan stays and counts as no comparison.
+
+    >>> [round(value, 2) for value in holm([0.01, 0.04, 0.03, 0.005])]
+    [0.03, 0.06, 0.06, 0.02]
+    """
+    order = sorted((i for i, value in enumerate(p) if not math.isnan(value)), key=lambda i: p[i])
+    corrected, largest = list(p), 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - rank) * p[index]))
+        corrected[index] = largest
+    return corrected

@@ -1,0 +1,275 @@
+"""The tables of a benchmark, as records: a table for every data set, a line for every figure.
+
+What is said of an entry with several members (a network for each attention point):
+
+* **mean**: over the members, trial by trial: what a member picked blindly would give.
+* **chosen**: in each trial the member that ranks the held-out part of the *training* images best.
+* **oracle**: the member with the best mean F1 on the *test* images. This is how the literature
+  picks its figures, and it is optimistic: the best of five lies above their mean even if all five
+  are the same. It stands beside the literature and is compared with nothing.
+
+Like is compared with like: a chosen member with the baseline's chosen one if the baseline has
+several members too, everything else with the mean over the baseline's members. Where shares of the
+anomalous images are varied, the members of a share are repetitions and no alternatives: their mean
+is all that is said and compared.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+from leanet.ops.stats import MeanSD, PairedDifference, mean_sd
+from leanet.report.comparison import (
+    Series,
+    anomalous_share,
+    average,
+    best_on_test,
+    choose,
+    difference,
+    holm,
+)
+from leanet.report.results import Benchmark, Entry, Published, Trial
+
+COLUMNS = {
+    "f1_at_half": "F1 at p = 0.5",
+    "f1": "F1, held-out threshold",
+    "auroc": "AUROC",
+    "average_precision": "AP",
+}
+MAIN_COMPARED = ("f1_at_half", "auroc", "average_precision")
+OTHERS_COMPARED = ("f1", "auroc", "average_precision")  # not every output is a probability
+MAP = "map"  # an output that knows no labels, the same for all that read the same maps
+Kind = Literal["single", "member", "mean", "chosen", "oracle"]
+
+
+class Compared(NamedTuple):
+    """A paired difference to the baseline, and its p after Holm's correction for all comparisons
+    on the data set."""
+
+    difference: PairedDifference
+    p_holm: float = math.nan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A line of a table. `members` are those that `series` was made of, trial by trial."""
+
+    entry: Entry
+    output: str
+    kind: Kind
+    series: Series
+    members: tuple[str, ...] = ()
+    num_ties: int = 0  # trials in which several members were equally good
+    minutes: float  # of a trial; of all members where a choice needs them all
+    parameters: float
+    num_expected: int  # trials that there should be
+    figures: Mapping[str, MeanSD]
+    published: Published | None = None
+    compared: Mapping[str, Compared]
+
+    @property
+    def num_missing(self) -> int:
+        """Trials that are not there."""
+        return self.num_expected - len(self.series)
+
+    @property
+    def anomalous_share(self) -> float:
+        """Anomalous images among those that its trials were trained on, on average."""
+        return mean_sd(list(map(anomalous_share, self.series.values()))).mean
+
+    @property
+    def name(self) -> str:
+        """What the tables call it."""
+        if self.kind == "single":
+            own = len(self.entry.rows) == 1 and self.entry.share is None
+            return self.entry.rows[0] if own else self.entry.title
+        if self.kind == "member":
+            return self.members[0]
+        if self.kind == "mean":
+            return f"mean of the {len(self.entry.rows)}"
+        if self.kind == "chosen":
+            return "chosen on held-out images"
+        return f"oracle {self.members[0] if self.members else ''} (optimistic, chosen on test)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """All lines of a data set: those of the output that the literature reports, and the others."""
+
+    data: str
+    source: str
+    num_normal: float  # test images of one seed, over all folds; nan where a fold is missing
+    num_anomalous: float
+    all_positive: MeanSD  # F1 of calling every image anomalous
+    main: tuple[Line, ...]
+    others: tuple[Line, ...]
+    num_comparisons: int
+    num_finished: int  # cells
+    num_cells: int
+
+
+def tables(benchmark: Benchmark) -> tuple[Table, ...]:
+    """A table for every data set of a benchmark."""
+    return tuple(_table(benchmark, data) for data in benchmark.sources)
+
+
+def _table(benchmark: Benchmark, data: str) -> Table:
+    main: list[Line] = []
+    others: list[Line] = []
+    for entry in benchmark.entries:
+        first, *more = benchmark.outputs(data, entry.rows)
+        main += _lines(benchmark, data, entry, first)
+        for output in more:
+            lines = _lines(benchmark, data, entry, output)
+            others += [line for line in lines if line.kind != "member" and not _known(line, others)]
+    corrected, num_comparisons = _corrected([*main, *others])
+    rows = [row for entry in benchmark.entries for row in entry.rows]
+    finished = [benchmark.trials_of(data, row) for row in rows]
+    fullest = max(finished, key=len)
+    num_normal, num_anomalous = _num_images(fullest, benchmark.trials)
+    return Table(
+        data=data,
+        source=benchmark.sources[data],
+        num_normal=num_normal,
+        num_anomalous=num_anomalous,
+        all_positive=mean_sd([figures["all_positive_f1"] for figures in fullest.values()]),
+        main=tuple(corrected[: len(main)]),
+        others=tuple(corrected[len(main) :]),
+        num_comparisons=num_comparisons,
+        num_finished=sum(map(len, finished)),
+        num_cells=len(rows) * len(benchmark.trials),
+    )
+
+
+def _num_images(series: Series, trials: Sequence[Trial]) -> tuple[float, float]:
+    """Normal and anomalous test images over the folds of the first seed; nan if one is missing."""
+    first = [series.get(trial, {}) for trial in trials if trial[0] == trials[0][0]]
+    normal, anomalous = (
+        sum(figures.get(f"num_{kind}", math.nan) for figures in first)
+        for kind in ("normal", "anomalous")
+    )
+    return normal, anomalous
+
+
+class _Draft(NamedTuple):
+    """A line before its figures; `rows` are all that it needs, by name, `members` what it shows."""
+
+    kind: Kind
+    rows: tuple[str, ...]
+    series: Series
+    members: tuple[str, ...] = ()
+    num_ties: int = 0
+
+
+def _lines(benchmark: Benchmark, data: str, entry: Entry, output: str) -> list[Line]:
+    """All lines of one output of an entry, members first, not yet corrected by Holm."""
+    first = output == benchmark.outputs(data, entry.rows)[0]
+    whole = entry.share in (None, 1)
+    published = benchmark.published.get((data, entry.name)) if first and whole else None
+    metrics = MAIN_COMPARED if first else OTHERS_COMPARED
+    baseline = _baseline(benchmark, data, entry)
+    lines = []
+    for draft in _drafts(benchmark, data, entry, output):
+        itself = first and set(draft.rows) <= set(entry.baseline)
+        other = None if itself else baseline.get(draft.kind)
+        lines.append(
+            Line(
+                entry=entry,
+                output=output,
+                kind=draft.kind,
+                series=draft.series,
+                members=draft.members,
+                num_ties=draft.num_ties,
+                minutes=_minutes(benchmark, data, draft),
+                parameters=_figure(draft.series, "parameters").mean,
+                num_expected=len(benchmark.trials),
+                figures={name: _figure(draft.series, name) for name in COLUMNS},
+                published=published if published and _belongs(published, draft.kind) else None,
+                compared={}
+                if other is None
+                else {
+                    m: Compared(difference(draft.series, other, m, benchmark.num_folds))
+                    for m in metrics
+                },
+            )
+        )
+    return lines
+
+
+def _drafts(benchmark: Benchmark, data: str, entry: Entry, output: str) -> list[_Draft]:
+    rows = [benchmark.trials_of(data, row, output) for row in entry.rows]
+    names = [member.name for member in entry.members]
+    if len(rows) == 1 or (output == MAP and len(set(map(_printed, rows))) == 1):
+        return [_Draft("single", entry.rows[:1], rows[0])]
+    drafts = [
+        _Draft("member", (row,), series, (name,))
+        for row, series, name in zip(entry.rows, rows, names, strict=True)
+    ]
+    mean = _Draft("mean", entry.rows, average(rows))
+    if entry.share is not None:
+        return [*drafts, mean]
+    choice = choose(rows)
+    chosen = tuple(names[k] for k in choice.picks)
+    best = best_on_test(rows, len(benchmark.trials))
+    return [
+        *drafts,
+        mean,
+        _Draft("chosen", entry.rows, choice.series, chosen, choice.num_ties),
+        _Draft("oracle", entry.rows, {})
+        if best is None
+        else _Draft("oracle", entry.rows, rows[best], (names[best],)),
+    ]
+
+
+def _printed(series: Series) -> str:
+    """All that a table says of a series; equal for equal ones, whatever is nan in them."""
+    names = (*COLUMNS, "held_out_ap")
+    return repr({trial: [figures[name] for name in names] for trial, figures in series.items()})
+
+
+def _known(line: Line, lines: Sequence[Line]) -> bool:
+    """Whether this is the map of an earlier entry again."""
+    earlier = [other.series for other in lines if other.output == line.output == MAP]
+    return _printed(line.series) in map(_printed, earlier)
+
+
+def _baseline(benchmark: Benchmark, data: str, entry: Entry) -> dict[str, Series]:
+    """What a line of each kind is compared with; {} where there is no baseline."""
+    if not entry.baseline:
+        return {}
+    output = benchmark.outputs(data, entry.baseline)[0]
+    rows = [benchmark.trials_of(data, row, output) for row in entry.baseline]
+    blind = rows[0] if len(rows) == 1 else average(rows)
+    chosen = rows[0] if len(rows) == 1 else choose(rows).series
+    compared: dict[str, Series] = {"single": blind, "mean": blind}
+    return compared if entry.share is not None else compared | {"member": blind, "chosen": chosen}
+
+
+def _belongs(published: Published, kind: Kind) -> bool:
+    """The literature's choice of a member stands beside ours of the same kind."""
+    return kind == "single" or kind == ("oracle" if published.member else "mean")
+
+
+def _minutes(benchmark: Benchmark, data: str, draft: _Draft) -> float:
+    """Of a trial: of all rows together where they had to be there to choose from."""
+    spent = [_figure(benchmark.trials_of(data, row), "seconds").mean for row in draft.rows]
+    return math.fsum(spent) / 60 / (len(spent) if draft.kind == "mean" else 1)
+
+
+def _figure(series: Series, name: str) -> MeanSD:
+    return mean_sd([figures[name] for figures in series.values()])
+
+
+def _corrected(lines: Sequence[Line]) -> tuple[list[Line], int]:
+    """The lines with the p of Holm's correction over all of them, and how many comparisons that
+    are."""
+    keys = [(k, metric) for k, line in enumerate(lines) for metric in line.compared]
+    p = [lines[k].compared[metric].difference.p for k, metric in keys]
+    by_line: list[dict[str, Compared]] = [{} for _ in lines]
+    for (k, metric), p_holm in zip(keys, holm(p), strict=True):
+        by_line[k][metric] = lines[k].compared[metric]._replace(p_holm=p_holm)
+    corrected = [replace(line, compared=c) for line, c in zip(lines, by_line, strict=True)]
+    return corrected, sum(not math.isnan(value) for value in p)

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sklearn.metrics import average_precision_score
+
+from leanet.benchmark.results import write_results
+from leanet.benchmark.suite import Cell, cells, read_suite
+from leanet.files import read_csv, write_csv, write_json
+
+WriteSuite = Callable[..., Path]
+HELD_OUT = [(0, -1.5), (1, 0.2), (0, 0.7), (1, 2.5)]  # label, score
+
+
+def finish(cell: Cell, out: Path, held_out: list[tuple[int, float]] = HELD_OUT) -> None:
+    """Leave the files of a finished cell."""
+    outputs = ("score", "adn") if cell.row.method == "leanet" else ("score",)
+    outcome: dict[str, Any] = {
+        "metrics": {output: {"auroc": 0.25 + cell.fold / 8, "f1": 0.5} for output in outputs},
+        "remarks": {"trained_on": {"normal": 9, "anomalous": 3}},
+        "epochs": 4,
+        "seconds": 1.5,
+        "parameters": 1000,
+    }
+    rows = [("test", 1, 0.9), *(("held_out", *one) for one in held_out)]
+    write_json(out / cell.folder / "metrics.json", outcome)
+    write_csv(
+        out / cell.folder / "predictions.csv",
+        [
+            {"path": f"{i}.png", "role": role, "label": label, "kind": "", "verdict": "normal",
+             "threshold": 0.0, **dict.fromkeys(outputs, score), "adn": -score}
+            for i, (role, label, score) in enumerate(rows)
+        ],
+    )  # fmt: skip
+
+
+def test_there_is_a_line_for_every_output_of_every_cell(
+    tmp_path: Path, write_suite: WriteSuite
+) -> None:
+    suite = read_suite(write_suite(seeds=[3, 5]))
+    for cell in cells(suite):
+        finish(cell, tmp_path)
+    rows = read_csv(write_results(suite, tmp_path))
+    assert len(rows) == 2 * 2 * (1 + 2 * 2)  # seeds, folds, outputs of the three rows
+    first, member = rows[0], rows[2]
+    assert (first["data"], first["row"], first["group"], first["member"]) == (
+        "Toy", "plain", "plain", "")  # fmt: skip
+    assert (member["row"], member["group"], member["member"]) == ("steered, A2", "steered", "A2")
+    assert (member["method"], member["output"], member["seed"]) == ("leanet", "adn", "3")
+    assert (first["num_train_normal"], first["num_train_anomalous"]) == ("9", "3")
+    assert {row["fold"]: row["auroc"] for row in rows} == {"0": "0.25", "1": "0.375"}
+
+
+def test_the_held_out_images_alone_make_the_held_out_figure(
+    tmp_path: Path, write_suite: WriteSuite
+) -> None:
+    suite = read_suite(write_suite())
+    for cell in cells(suite):
+        finish(cell, tmp_path)
+    by_output = {row["output"]: row for row in read_csv(write_results(suite, tmp_path))}
+    labels, scores = [label for label, _ in HELD_OUT], [score for _, score in HELD_OUT]
+    for output, sign in (("score", 1), ("adn", -1)):
+        expected = average_precision_score(labels, [sign * score for score in scores])
+        assert float(by_output[output]["held_out_ap"]) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("held_out", [[], [(0, 0.1), (0, 0.3)]])
+def test_without_both_classes_held_out_there_is_no_such_figure(
+    held_out: list[tuple[int, float]], tmp_path: Path, write_suite: WriteSuite
+) -> None:
+    suite = read_suite(write_suite())
+    finish(cells(suite)[0], tmp_path, held_out)
+    (row,) = read_csv(write_results(suite, tmp_path))
+    assert math.isnan(float(row["held_out_ap"]))
+
+
+def test_what_is_not_finished_is_not_there(tmp_path: Path, write_suite: WriteSuite) -> None:
+    suite = read_suite(write_suite())
+    assert read_csv(write_results(suite, tmp_path)) == []
+    cell = cells(suite)[1]
+    finish(cell, tmp_path)
+    (tmp_path / cells(suite)[2].folder).mkdir(parents=True)
+    rows = read_csv(write_results(suite, tmp_path))
+    assert {(row["row"], row["fold"]) for row in rows} == {(cell.row.name, str(cell.fold))}
