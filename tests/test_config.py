@@ -143,3 +143,33 @@ def test_a_hint_names_only_what_is_close() -> None:
     assert nearest("epoch", ["lr", "epochs"]) == " (did you mean epochs?)"
     assert nearest("zzz", ["lr", "epochs"]) == ""
     assert nearest("anything", []) == ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Open:
+    points: tuple[int | str, ...] | None = option(None, "stages, or words")
+    lr: float | None = option(None, "step size")
+    how: Literal["fast", "slow"] | None = option(None, "speed")
+
+
+@pytest.mark.parametrize(
+    ("words", "points"),
+    [([], None), (["--points"], ()), (["--points", "0", "None"], (0, "None"))],
+)
+def test_a_list_can_be_left_open(words: list[str], points: tuple[int | str, ...] | None) -> None:
+    given = build(Open, make_parser(Open).parse_args(words).as_dict())
+    assert given == Open(points=points)
+    assert from_dict(Open, yaml.safe_load(to_yaml(given))) == given
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--lr", "much"], "--lr: expected float, got much"),
+        (["--how", "so"], "--how: expected one of 'fast', 'slow', got so"),
+    ],
+)
+def test_an_open_option_says_what_it_may_be(words: list[str], message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        make_parser(Open).parse_args(words)
+    assert str(error.value) == message

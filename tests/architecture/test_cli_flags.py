@@ -18,7 +18,8 @@ EVERY_METHOD = """
     val_fraction
 """
 SUPERVISED = """
-    adn adn_args augment balance mean monitor pretrained std weight_decay weights
+    adn adn_args augment balance draw keep_positive mean monitor num_outputs pretrained
+    self_attention std tries weight_decay weights
 """
 RECONSTRUCTION = """
     base draws dropout inpaint_masks loss map_headroom map_metric map_quantile map_score model
@@ -37,7 +38,8 @@ FLAGS = {
     "fit leanet": EVERY_METHOD
     + SUPERVISED
     + """
-    aan aan_weight attention_points attention_strength decide learn_strength map_mode
+    aan aan_weight adn_input attention_contrast attention_fuse attention_points attention_pool
+    attention_sigmoid attention_strength decide learn_strength map_mode strength_nonneg
     map_model.base map_model.batch_size map_model.draws map_model.dropout map_model.epochs
     map_model.inpaint_masks map_model.loss map_model.lr map_model.lr_schedule
     map_model.map_headroom map_model.map_metric map_model.map_quantile map_model.map_score
@@ -58,6 +60,7 @@ FLAGS = {
     "predict": "batch_size device maps maps_from no_heatmaps out overwrite skip_bad",
     "evaluate": "device normal out overwrite",
     "explain": "also device out overwrite skip_bad",
+    "benchmark": "data_root out overwrite ray workers",
     "report": "baseline",
 }
 

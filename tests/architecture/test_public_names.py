@@ -20,6 +20,7 @@ NAMES = (
     "Prediction",
     "Sample",
     "__version__",
+    "benchmark",
     "delta_e_2000",
     "demo",
     "evaluate",
@@ -65,7 +66,7 @@ def test_files_do_not_hide_the_functions_of_the_same_name() -> None:
     """Python puts the module leanet/fit.py at `leanet.fit` when anything imports it."""
     files = {one.name for one in pkgutil.iter_modules(leanet.__path__)}
     verbs = sorted(files & set(NAMES))
-    assert verbs == ["demo", "fit", "report"]
+    assert verbs == ["benchmark", "demo", "fit", "report"]
     for name in verbs:
         importlib.import_module(f"leanet.{name}")
         assert callable(getattr(leanet, name))

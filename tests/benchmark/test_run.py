@@ -181,6 +181,15 @@ def test_killed_in_the_middle_with_two_workers_it_goes_on_and_ends_alike(
     assert figures(ended) == figures(whole)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # Ray's own
+def test_on_ray_every_cell_is_finished_too(tmp_path: Path, write_suite: WriteSuite) -> None:
+    pytest.importorskip("ray")
+    results = start(write_suite(), tmp_path / "out", workers=Workers(2, ""))
+    assert len(times(tmp_path / "out")) == 2 * 3
+    assert {row["row"] for row in read_csv(results)} == {"plain", "steered, A2", "steered, A4"}
+
+
 def wait_until(happened: Callable[[], bool]) -> None:
     end = time.monotonic() + PATIENCE
     while not happened():

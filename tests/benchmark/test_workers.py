@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -31,28 +32,21 @@ if __name__ == "__main__":
 
 
 @both
-def test_every_task_is_done_and_given_back(workers: Workers, tmp_path: Path) -> None:
-    folders = [tmp_path / str(k) for k in range(4)]
-    ended = list(each(os.mkdir, folders, workers))
-    assert sorted(folder for folder, _ in ended) == folders
-    assert all(error is None for _, error in ended)
-    assert all(folder.is_dir() for folder in folders)
-
-
-@both
-def test_a_mistake_of_the_user_or_bad_luck_ends_its_task_alone(
+def test_every_task_is_done_and_a_mistake_of_the_user_or_bad_luck_ends_its_task_alone(
     workers: Workers, tmp_path: Path
 ) -> None:
-    there = tmp_path / "there"
+    there, new, newer = (tmp_path / name for name in ("there", "new", "newer"))
     there.mkdir()
-    tasks = [there, tmp_path / "new", tmp_path / "no" / "parent"]
-    ended = dict(each(os.mkdir, tasks, workers))
-    assert isinstance(ended[there], FileExistsError)
-    assert isinstance(ended[tasks[2]], FileNotFoundError)
-    assert ended[tasks[1]] is None
-    wrong = dict(each(int, ["1", "one"], workers))
-    assert wrong["1"] is None
-    assert isinstance(wrong["one"], ValueError)
+    tasks = [partial(os.mkdir, new), partial(os.mkdir, there), partial(int, "one"),
+             partial(os.mkdir, newer)]  # fmt: skip
+    ended = dict(each(operator.call, tasks, workers))
+    assert set(ended) == set(tasks)
+    first, twice, wrong, last = (ended[task] for task in tasks)
+    assert isinstance(twice, FileExistsError)
+    assert isinstance(wrong, ValueError)
+    assert (first, last) == (None, None)
+    assert new.is_dir()
+    assert newer.is_dir()
 
 
 @both

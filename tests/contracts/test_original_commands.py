@@ -40,7 +40,8 @@ SMALL = "--img_size 32 --epochs 1"
 
 def run(command: str, more: str, dataset: Path, out: Path) -> int:
     filled = Template(command).substitute(GPU_ID=-1, gpu_id=-1, DATASET=dataset, SAVE_PATH=out)
-    return main(shlex.split(f"{filled.strip()} {more}")[1:])
+    one_line = filled.replace("\\\n", "")  # as a shell reads it
+    return main(shlex.split(f"{one_line.strip()} {more}")[1:])
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,12 @@ from torch import Tensor, nn
 from leanet.ops.maps import (
     MapReduction,
     MapScale,
+    PixelHistogram,
     blur,
     fit_scale,
     map_score,
     resize,
+    scale_from,
     to_network,
 )
 
@@ -68,6 +70,21 @@ def test_the_divisor_is_the_quantile_of_all_pixels(quantile: float) -> None:
     scale = fit_scale(iter(maps), quantile=quantile, headroom=2.0)
     assert scale.divisor == pytest.approx(expected, rel=1 / 4000)
     assert scale.headroom == 2.0
+
+
+@pytest.mark.parametrize("quantile", [0.0, 0.5, 0.9, 1.0])
+def test_pixels_counted_one_map_after_the_other_have_the_quantiles_of_all(quantile: float) -> None:
+    maps = torch.rand(7, 1, 30, 40, generator=torch.Generator().manual_seed(0)) * 20
+    pixels = PixelHistogram()
+    for one in maps:
+        pixels.add(one)
+    wanted = np.quantile(maps.numpy(), quantile)
+    assert pixels.quantile(quantile) == pytest.approx(wanted, rel=1e-3, abs=1e-3)
+    assert scale_from(pixels, 0.9, 2.0) == fit_scale(maps, 0.9, 2.0)
+
+
+def test_no_pixels_have_no_quantile() -> None:
+    assert np.isnan(PixelHistogram().quantile(0.5))
 
 
 def test_the_divisor_does_not_depend_on_batches_or_their_order() -> None:

@@ -65,6 +65,13 @@ def test_overwriting_everything_clears_everything_of_ours(root: Path) -> None:
     assert sorted(one.name for one in root.iterdir()) == ["notes.txt"]
 
 
+def test_overwriting_with_fewer_folds_leaves_none_of_the_old_ones(root: Path) -> None:
+    write_json(root / "07" / LAST, {})
+    write_text(root / "99" / "mine.txt", "")
+    assert call(root, earlier="overwrite", n_splits=2) == (1, 2)
+    assert sorted(one.name for one in root.iterdir()) == ["99"]
+
+
 def test_overwriting_one_fold_leaves_the_others(root: Path) -> None:
     assert call(root, (2,), "overwrite") == (2,)
     assert sorted(one.name for one in root.iterdir()) == ["01", "manifest.csv", "run.json", "work"]

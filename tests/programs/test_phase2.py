@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from leanet.programs.rules import settle_phase2
 from leanet.training import checkpoint
 
 Run = Callable[..., list[str]]
+TwoSteps = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +116,17 @@ def test_new_images_are_judged_as_the_test_images_were(
         assert one.verdict == ("anomalous" if row["pred_ADN"] == "1" else "normal")
 
 
+def test_a_fold_can_be_evaluated_and_explained_like_any_run(
+    out: Path, toy: Path, tmp_path: Path
+) -> None:
+    found = api.evaluate(out / "01", toy, tmp_path / "evaluation", device="cpu")
+    assert set(found.image) == {"score", "adn", "aan"}
+    assert found.image["adn"]["threshold"] == 0.0
+    image = toy / "Positive" / "spot" / "000.png"
+    (shown,) = api.explain(out / "01", [image], tmp_path / "explained", device="cpu")
+    assert {point["point"] for point in shown.points} == {"A2", "A4"}
+
+
 def test_prediction_works_at_the_side_of_phase_2(
     tree: Path, tmp_path: Path, run_phase2: Run
 ) -> None:
@@ -206,6 +217,17 @@ def test_everything_trains_where_nothing_is_held_out(
     assert "val_loss" not in read_csv(tmp_path / "out" / "01" / "phase2_history.csv")[0]
 
 
+def test_stopping_on_the_training_loss_keeps_its_best_weights(
+    tree: Path, tmp_path: Path, run_phase2: Run
+) -> None:
+    run_phase2(tree, tmp_path / "out", fold=(1,), early_stop="train", epochs=4, lr=0.05)
+    rows = read_csv(tmp_path / "out" / "01" / "phase2_history.csv")
+    losses = [float(row["loss"]) for row in rows]
+    scores = read_json(tmp_path / "out" / "01" / "scores.json")
+    assert scores["epochs"] == 1 + int(np.argmin(losses))
+    assert scores["num_held_out"] == 0
+
+
 def test_a_share_of_the_anomalous_images_is_real_and_told(
     tree: Path, tmp_path: Path, run_phase2: Run
 ) -> None:
@@ -277,12 +299,22 @@ PAIRS = (
 )
 
 
-def one_step(run: Run, tree: Path, out: Path, **flags: Any) -> dict[str, Any]:
-    """One fold, one epoch of a single step, at 64 px."""
-    run(tree, out, fold=(1,), img_size=64, early_stop="none", **flags)
-    scores: dict[str, Any] = read_json(out / "01" / "scores.json")
-    shutil.rmtree(out)
-    return scores
+@pytest.fixture
+def two_steps(
+    tree: Path, tmp_path: Path, run_phase2: Run, monkeypatch: pytest.MonkeyPatch
+) -> TwoSteps:
+    """two_steps(flags) -> the scores of a fold after two steps at 64 px; weights are not kept."""
+    monkeypatch.setattr(classify.Job, "_save", lambda *given: None)
+
+    def run(**flags: Any) -> dict[str, Any]:
+        run_phase2(
+            tree, tmp_path / "out", fold=(1,), img_size=64, epochs=2, early_stop="none", **flags
+        )
+        assert len(read_csv(tmp_path / "out" / "01" / "phase2_history.csv")) == 2
+        scores: dict[str, Any] = read_json(tmp_path / "out" / "01" / "scores.json")
+        return scores
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -296,12 +328,15 @@ def one_step(run: Run, tree: Path, out: Path, **flags: Any) -> dict[str, Any]:
     ],
 )
 def test_what_crashed_in_the_original_runs(
-    adn: str, aan: str, points: Any, pair: Any, tree: Path, tmp_path: Path, run_phase2: Run
+    adn: str, aan: str, points: Any, pair: Any, two_steps: TwoSteps
 ) -> None:
-    scores = one_step(
-        run_phase2, tree, tmp_path / "out", model_ADN=adn, model_AAN=aan, input_method=pair[0],
-        output_method=pair[1], attention_points=points,
-    )  # fmt: skip
+    scores = two_steps(
+        model_ADN=adn,
+        model_AAN=aan,
+        input_method=pair[0],
+        output_method=pair[1],
+        attention_points=points,
+    )
     assert np.isfinite(scores["heads"]["ADN"]["f1"])
 
 
@@ -318,24 +353,23 @@ def combinations() -> list[tuple[str, str, Any, Any]]:
 @pytest.mark.slow
 @pytest.mark.parametrize(("adn", "aan", "points", "pair"), combinations())
 def test_every_combination_runs(
-    adn: str, aan: str, points: Any, pair: Any, tree: Path, tmp_path: Path, run_phase2: Run
+    adn: str, aan: str, points: Any, pair: Any, two_steps: TwoSteps
 ) -> None:
-    scores = one_step(
-        run_phase2, tree, tmp_path / "out", model_ADN=adn, model_AAN=aan, input_method=pair[0],
-        output_method=pair[1], attention_points=points,
-    )  # fmt: skip
-    heads = 2 if pair[1] == "AAN_and_ADN" else 1
-    assert len(scores["heads"]) == heads
+    scores = two_steps(
+        model_ADN=adn,
+        model_AAN=aan,
+        input_method=pair[0],
+        output_method=pair[1],
+        attention_points=points,
+    )
+    assert len(scores["heads"]) == (2 if pair[1] == "AAN_and_ADN" else 1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("module", ["SE", "SimAM", "SRM", "CBAM", "ECA"])
 @pytest.mark.parametrize("adn", [name for name in ADNS if not name.startswith("timm")])
 def test_every_module_runs_in_every_classifier_with_attention(
-    adn: str, module: str, tree: Path, tmp_path: Path, run_phase2: Run
+    adn: str, module: str, two_steps: TwoSteps
 ) -> None:
-    scores = one_step(
-        run_phase2, tree, tmp_path / "out", model_ADN=adn, additional_module=module,
-        attention_points=(2,),
-    )  # fmt: skip
+    scores = two_steps(model_ADN=adn, additional_module=module, attention_points=(2,))
     assert scores["attention_points"] == [2]

@@ -102,8 +102,8 @@ def map_jobs(suite: Suite, cells: list[Cell], out: Path) -> list[MapJob]:
     jobs: dict[str, MapJob] = {}
     for cell in cells:
         config = cell.row.config
-        if not isinstance(config, leanet.Config):
-            continue
+        if not isinstance(config, leanet.Config) or config.map_source is not None:
+            continue  # a map source is looked after by the cell itself
         fold = open_data(suite, cell.data, cell.seed, out).folds[cell.fold]
         for number, indices in enumerate(trainings(config.map_mode, fold)):
             options = json.dumps(to_dict(config.map_model), sort_keys=True)

@@ -65,8 +65,8 @@ class GivenMaps(DetectorModule):
         missing = sum(name not in self._known for name in names)
         if missing:
             raise ValueError(
-                f"{missing} of {len(names)} images have no map: this detector was trained on maps "
-                "from a folder and cannot draw any itself; give the maps of new images with "
+                f"{missing} image(s) have no map: this detector was trained on maps from a folder "
+                "and cannot draw any itself; give the maps of new images with "
                 "`leanet predict RUN PATHS --maps_from FOLDER`"
             )
         planes = np.stack([self._known[name] for name in names])

@@ -8,6 +8,7 @@ this package has not written are never touched.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -67,8 +68,9 @@ def claim(
     """
     record = root / RUN
     before = read_json(record) if record.exists() else None
-    filled = [fold for fold in range(1, num_folds + 1) if _is_filled(root / fold_name(fold))]
-    replaced = earlier == "overwrite" and set(filled) <= set(folds)
+    filled = _filled_folds(root, num_folds, last_file)
+    everything = set(filled) <= set(folds) or len(folds) == num_folds
+    replaced = earlier == "overwrite" and everything
     if before is None:
         _refuse_foreign(root, filled)
     else:
@@ -81,7 +83,7 @@ def claim(
             "--overwrite replaces them, or give another --save_path"
         )
     if earlier == "overwrite":
-        for fold in taken:
+        for fold in filled if replaced else taken:
             shutil.rmtree(root / fold_name(fold))
         if replaced:
             _clear(root)
@@ -110,8 +112,21 @@ def clean(root: Path, num_folds: int, last_file: str) -> None:
         shutil.rmtree(root / WORK, ignore_errors=True)
 
 
-def _is_filled(folder: Path) -> bool:
-    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+def _filled_folds(root: Path, num_folds: int, last_file: str) -> list[int]:
+    """Folds whose folder is not empty, with those of a run of ours that had more folds."""
+    filled = []
+    for folder in sorted(root.iterdir()) if root.is_dir() else ():
+        if not re.fullmatch(r"\d{2,}", folder.name):
+            continue
+        fold, names = int(folder.name), _content(folder)
+        if names and (1 <= fold <= num_folds or names & {last_file, TRAINING}):
+            filled.append(fold)
+    return filled
+
+
+def _content(folder: Path) -> set[str]:
+    """The names in a folder; a file in its place holds itself."""
+    return {one.name for one in folder.iterdir()} if folder.is_dir() else {folder.name}
 
 
 def _refuse_foreign(root: Path, filled: Sequence[int]) -> None:

@@ -130,7 +130,8 @@ def keep_manifest(path: Path, rows: Rows) -> None:
     before = read_csv(path)
     now = [{key: str(value) for key, value in row.items()} for row in rows]
     if before != now:
-        differing = [one for one in now if one not in before]
+        known = {tuple(row.values()) for row in before}
+        differing = [row for row in now if tuple(row.values()) not in known]
         raise ValueError(
             f"the data set is not the one that {path} tells of ({len(before)} rows before, "
             f"{len(now)} now, {len(differing)} new or changed"

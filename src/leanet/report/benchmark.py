@@ -160,7 +160,7 @@ def _tries(lines: Sequence[Line]) -> list[str]:
     return [
         f"Not like with like: the chosen rows of {', '.join(titles)} had {ours} members to choose "
         f"from, the baseline {'one' if theirs == 1 else theirs}. Several draws of the baseline "
-        "(`each: {draw: [0, 1, 2]}`) make it equal."
+        "(each: draw) make it equal."
         for (ours, theirs), titles in unequal.items()
     ]
 

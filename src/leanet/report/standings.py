@@ -16,7 +16,9 @@ is all that is said and compared.
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
@@ -92,7 +94,7 @@ class Line:
             return f"mean of the {len(self.entry.rows)}"
         if self.kind == "chosen":
             return "chosen on held-out images"
-        return f"oracle {self.members[0] if self.members else ''} (optimistic, chosen on test)"
+        return " ".join(("oracle", *self.members, "(optimistic, chosen on test)"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,8 +204,10 @@ def _lines(benchmark: Benchmark, data: str, entry: Entry, output: str) -> list[L
 def _drafts(benchmark: Benchmark, data: str, entry: Entry, output: str) -> list[_Draft]:
     rows = [benchmark.trials_of(data, row, output) for row in entry.rows]
     names = [member.name for member in entry.members]
-    if len(rows) == 1 or (output == MAP and len(set(map(_printed, rows))) == 1):
-        return [_Draft("single", entry.rows[:1], rows[0])]
+    if len(rows) == 1:
+        return [_Draft("single", entry.rows, rows[0])]
+    if output == MAP and all(_agree(*pair) for pair in itertools.combinations(rows, 2)):
+        return [_Draft("single", entry.rows[:1], dict(ChainMap(*map(dict, rows))))]
     drafts = [
         _Draft("member", (row,), series, (name,))
         for row, series, name in zip(entry.rows, rows, names, strict=True)
@@ -224,16 +228,21 @@ def _drafts(benchmark: Benchmark, data: str, entry: Entry, output: str) -> list[
     ]
 
 
-def _printed(series: Series) -> str:
-    """All that a table says of a series; equal for equal ones, whatever is nan in them."""
+def _agree(first: Series, second: Series) -> bool:
+    """Whether two series say the same of the trials that both have."""
     names = (*COLUMNS, "held_out_ap")
-    return repr({trial: [figures[name] for name in names] for trial, figures in series.items()})
+    return all(
+        repr([first[trial][name] for name in names])  # nan is nan here
+        == repr([second[trial][name] for name in names])
+        for trial in first
+        if trial in second
+    )
 
 
 def _known(line: Line, lines: Sequence[Line]) -> bool:
     """Whether this is the map of an earlier entry again."""
     earlier = [other.series for other in lines if other.output == line.output == MAP]
-    return _printed(line.series) in map(_printed, earlier)
+    return line.kind == "single" and any(_agree(line.series, series) for series in earlier)
 
 
 def _baseline(benchmark: Benchmark, data: str, entry: Entry) -> dict[str, Series]:

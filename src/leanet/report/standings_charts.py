@@ -87,20 +87,15 @@ def _beside_panel(axes: Axes, table: Table, entries: Sequence[str]) -> None:
         "published": {"color": HOT, "marker": "D", "markersize": 4.5},
     }
     places = {"ours": -0.2, "ours, oracle": 0.0, "published": 0.2}
-    drawn: set[str] = set()
+    labels, drawn = [_plain(entry) for entry in entries], set[str]()
     for line in table.main:
         if line.entry.title not in entries:
             continue
         y = entries.index(line.entry.title)
-        dots: dict[str, MeanSD] = {}
         if _stands_for_entry(line, table):
-            dots["ours"] = line.figures[F1]
-        if line.kind == "oracle":
-            dots["ours, oracle"] = line.figures[F1]
-        if line.published:
-            dots["published"] = MeanSD(line.published.mean, line.published.sd)
-        drawn |= dots.keys()
-        for kind, figure in dots.items():
+            labels[y] += _unfinished([line])
+        for kind, figure in _dots(line, table).items():
+            drawn.add(kind)
             axes.errorbar(
                 figure.mean,
                 y + places[kind],
@@ -111,11 +106,30 @@ def _beside_panel(axes: Axes, table: Table, entries: Sequence[str]) -> None:
     _reference(axes.axvline, table)
     axes.set(ylim=(len(entries) - 0.4, -0.6), xlabel="F1 at p = 0.5")
     axes.set_xlim(right=1.02)
-    axes.set_yticks(range(len(entries)), [_plain(entry) for entry in entries])
+    axes.set_yticks(range(len(entries)), labels)
     axes.tick_params(axis="y", length=0, labelcolor=INK, labelsize=9)
     axes.grid(axis="y", visible=False)
     handles = [Line2D([], [], label=kind, **kinds[kind]) for kind in kinds if kind in drawn]
     _legend(axes, [*handles, Line2D([], [], color=MUTED, linestyle="--", label="all-positive")])
+
+
+def _dots(line: Line, table: Table) -> dict[str, MeanSD]:
+    """What of a line is shown in the row of its entry."""
+    dots = {}
+    if _known(line) and _stands_for_entry(line, table):
+        dots["ours"] = line.figures[F1]
+    if _known(line) and line.kind == "oracle":
+        dots["ours, oracle"] = line.figures[F1]
+    if line.published:
+        dots["published"] = MeanSD(line.published.mean, line.published.sd)
+    return dots
+
+
+def _unfinished(lines: Sequence[Line]) -> str:
+    """Said behind a name where trials are missing."""
+    missing = sum(line.num_missing for line in lines)
+    expected = sum(line.num_expected for line in lines)
+    return f" ({expected - missing} of {expected})" if missing else ""
 
 
 def _stands_for_entry(line: Line, table: Table) -> bool:
@@ -131,14 +145,14 @@ def _members_panel(axes: Axes, table: Table, groups: Sequence[Sequence[Line]]) -
     for k, (lines, look) in enumerate(zip(groups, itertools.cycle(LOOKS), strict=False)):
         figures = [line.figures[F1] for line in lines]
         x = [names.index(line.members[0]) + 0.06 * (k - (len(groups) - 1) / 2) for line in lines]
-        _series(axes, x, figures, lines[0].entry.title, look)
+        _series(axes, x, figures, lines[0].entry.title + _unfinished(lines), look)
     styles = itertools.cycle(("-", ":", "-."))
     for line in table.main:
         is_baseline = set(line.entry.rows) <= set(line.entry.baseline)
         if line.kind in ("single", "mean") and is_baseline and _known(line):
             drawn: Any = {"color": INK, "linewidth": 1, "linestyle": next(styles)}
             axes.axhline(line.figures[F1].mean, zorder=1, **drawn)
-            axes.plot([], [], label=_plain(line.entry.title), **drawn)
+            axes.plot([], [], label=_plain(line.entry.title) + _unfinished([line]), **drawn)
     _reference(axes.axhline, table)
     axes.set_xticks(range(len(names)), [_plain(name) for name in names])
     axes.set(ylabel="F1 at p = 0.5", xlabel="attention point", xlim=(-0.4, len(names) - 0.6))
@@ -149,7 +163,8 @@ def _shares_panel(axes: Axes, table: Table, by_name: dict[str, list[Line]]) -> N
     for (name, lines), look in zip(by_name.items(), itertools.cycle(LOOKS), strict=False):
         ordered = sorted(lines, key=lambda line: line.anomalous_share)
         x = [100 * line.anomalous_share for line in ordered]
-        _series(axes, x, [line.figures[F1] for line in ordered], name, look)
+        figures = [line.figures[F1] for line in ordered]
+        _series(axes, x, figures, name + _unfinished(ordered), look)
     _reference(axes.axhline, table)
     axes.set(ylabel="F1 at p = 0.5", xlabel="anomalous among the training images, %")
     _legend(axes)

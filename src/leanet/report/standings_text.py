@@ -14,12 +14,15 @@ from leanet.report.tables import number, signed, spread
 
 def to_markdown(table: Table) -> str:
     """Everything about one data set."""
-    parts = [f"### {table.data}", about_data(table), _figures(table.main)]
-    parts += ["Minus the baseline:", _differences(table.main)] * _any_compared(table.main)
-    parts += ["Other outputs:", _figures(table.others)] * bool(table.others)
-    parts += ["Minus the baseline:", _differences(table.others)] * _any_compared(table.others)
+    parts = [f"### {table.data}", about_data(table)]
+    for title, lines in (("", table.main), ("Other outputs:", table.others)):
+        if lines:
+            parts += [title, _figures(lines, main=lines is table.main)]
+        if any(line.compared for line in lines):
+            parts += ["Minus the baseline:", _differences(lines)]
     chosen = [line for line in (*table.main, *table.others) if line.kind == "chosen"]
-    parts.append("\n".join(f"- {full_name(line)}: {picks(line)}" for line in chosen if line.series))
+    told = [f"- {full_name(x)}, {x.output}: {picks(x)}" for x in chosen if x.series]
+    parts.append("\n".join(told))
     return "\n\n".join(part for part in parts if part)
 
 
@@ -118,14 +121,16 @@ def _p(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
-def _figures(lines: Sequence[Line]) -> str:
+def _figures(lines: Sequence[Line], *, main: bool) -> str:
     head = ["", "output", *COLUMNS.values(), "published F1", "parameters", "minutes"]
     rows = []
     for line in lines:
         cells = [spread(line.figures[name]) for name in COLUMNS]
-        size = f"{line.parameters / 1e6:.1f} M" if not math.isnan(line.parameters) else ""
-        minutes = number(line.minutes, digits=1)
-        rows.append([full_name(line), line.output, *cells, published_text(line), size, minutes])
+        size = "–" if math.isnan(line.parameters) else f"{line.parameters / 1e6:.1f} M"
+        cost = [published_text(line), size, number(line.minutes, digits=1)]
+        rows.append([full_name(line), line.output, *cells, *cost])
+    if not main:
+        head, rows = head[:-3], [row[:-3] for row in rows]
     return _markdown(head, rows)
 
 
@@ -140,10 +145,6 @@ def _differences(lines: Sequence[Line]) -> str:
         ]
         rows.append([full_name(line), line.output, *cells])
     return _markdown(["", "output", *(COLUMNS[metric] for metric in metrics)], rows)
-
-
-def _any_compared(lines: Sequence[Line]) -> bool:
-    return any(line.compared for line in lines)
 
 
 def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
