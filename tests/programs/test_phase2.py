@@ -341,11 +341,13 @@ def test_what_crashed_in_the_original_runs(
 
 
 def combinations() -> list[tuple[str, str, Any, Any]]:
-    """Every ADN with every AAN, set of points and output; other inputs know no AAN."""
+    """Every ADN with every AAN, set of points and output; other inputs know no AAN. VGG, which has
+    165 million weights to write, meets no more than the first and the last set of points."""
     joined = [
         (adn, aan, points, pair)
         for adn, aan, points, pair in itertools.product(ADNS, AANS, POINTS, PAIRS[:2])
         if not (aan == "Direct" and pair[1] == "AAN_and_ADN")
+        and not (adn.startswith("VGG") and points not in (POINTS[0], POINTS[-1]))
     ]
     return joined + [(adn, "MobileNet", None, pair) for adn in ADNS for pair in PAIRS[2:]]
 

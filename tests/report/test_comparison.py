@@ -105,6 +105,15 @@ def test_pairs_are_matched_by_trial_and_the_rest_is_left_out() -> None:
     assert difference(ours, {}, "f1", num_folds=3).n == 0
 
 
+def test_equal_differences_are_no_proof() -> None:
+    found = difference(series([0.5, 0.6, 0.7]), series([0.4, 0.5, 0.6]), "f1", num_folds=3)
+    assert found.mean == pytest.approx(0.1)
+    assert math.isnan(found.p)
+    assert math.isnan(found.low)
+    none = difference(series([0.5, 0.6]), series([0.5, 0.6]), "f1", num_folds=2)
+    assert (none.mean, none.p) == (0.0, 1.0)
+
+
 def test_the_share_of_anomalous_images_is_that_of_the_training_images() -> None:
     assert anomalous_share({"num_train_normal": 152, "num_train_anomalous": 25}) == pytest.approx(
         0.141, abs=5e-4

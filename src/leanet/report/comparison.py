@@ -14,6 +14,7 @@ from leanet.ops.stats import PairedDifference, paired_difference
 from leanet.report.results import Figures, Trial
 
 Series = Mapping[Trial, Figures]
+NO_SPREAD = 1e-12  # below it a difference is rounding
 F1_NAMES = ("f1_at_half", "f1")
 
 
@@ -75,14 +76,18 @@ def best_on_test(rows: Sequence[Series], num_trials: int) -> int | None:
 def difference(row: Series, baseline: Series, metric: str, num_folds: int) -> PairedDifference:
     """Row minus baseline over the trials that both have, with the interval and p of the corrected
     resampled t test. Its share of test to training images is the row's, or that of `num_folds`
-    where the training images were not counted.
+    where the training images were not counted. Differences that are all the same, as those of two
+    folds with a handful of anomalous images may be, say nothing of their spread: no interval, no p.
     """
     pairs = [trial for trial in row if trial in baseline]
     shares = [test_share(row[trial]) for trial in pairs]
     known = [share for share in shares if not math.isnan(share)]
     share = math.fsum(known) / len(known) if known else 1 / (num_folds - 1)
     ours, theirs = ([series[trial][metric] for trial in pairs] for series in (row, baseline))
-    return paired_difference(ours, theirs, test_share=share)
+    found = paired_difference(ours, theirs, test_share=share)
+    if found.sd < NO_SPREAD and abs(found.mean) > NO_SPREAD:
+        return found._replace(low=math.nan, high=math.nan, p=math.nan)
+    return found
 
 
 def test_share(figures: Figures) -> float:
