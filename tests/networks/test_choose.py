@@ -2,12 +2,15 @@
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from leanet.networks.abn import ABN
 from leanet.networks.attention import SELF_ATTENTION
 from leanet.networks.blocks import SelfAttention
 from leanet.networks.choose import AANS, ADNS, build_aan, build_adn, paper_lr
+from leanet.networks.gates import Gates, places
 from leanet.networks.timm_stages import TimmStages
+from leanet.networks.vgg import VGG
 
 # with two outputs: name -> (trainable, with running statistics, one output has so many fewer)
 ADN_COUNTS = {
@@ -91,6 +94,55 @@ def test_every_classifier_takes_every_self_attention(name: str, gate: str) -> No
         assert network.features(torch.empty(2, 3, 128, 128))[-1].shape[2:] == (4, 4)
 
 
+def test_gates_reach_the_blocks_and_the_modules_know_their_name() -> None:
+    with torch.device("meta"):
+        network = build_adn("resnet34", gates=Gates("cbam", stages=(2,), blocks="identity"))
+    assert list(places(network)) == [f"layer2.{index}.gate" for index in (1, 2, 3)]
+    assert {m.place for m in network.modules() if isinstance(m, SelfAttention)} == {
+        f"layer2.{index}.gate{part}" for index in (1, 2, 3) for part in ("", ".channel", ".spatial")
+    }
+
+
+def test_abn_is_a_network_of_its_own() -> None:
+    with torch.device("meta"):
+        network = build_adn("resnet34", 3, 4, gates=Gates("abn"), stem="small", dropout=0.1)
+    assert isinstance(network, ABN)
+    assert network.strides == (1, 1, 2, 4, 8)
+    assert network.dropout.p == 0.1
+    assert network.branch.conv.out_channels == 4
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["resnet18", "cnn", "timm/mobilenetv3_small_050"])
+def test_dropout_stands_before_the_last_layer_while_it_learns(name: str) -> None:
+    torch.manual_seed(0)
+    network = build_adn(name, 3, 2, dropout=0.5)
+    read: list[Tensor] = []
+    network.fc.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))  # type: ignore[union-attr, operator]
+    features = torch.rand(4, network.channels[-1], 2, 2) + 0.1
+    network.head(features)
+    network.eval().head(features)
+    assert 0.4 < (read[0] == 0).float().mean() < 0.6
+    torch.testing.assert_close(read[0], torch.where(read[0] == 0, 0, 2 * read[1]))
+    assert (read[1] > 0).all()
+
+
+def test_dropout_changes_no_weight_and_reaches_vgg_too() -> None:
+    torch.manual_seed(1)
+    plain = build_adn("cnn").state_dict()
+    torch.manual_seed(1)
+    dropped = build_adn("cnn", dropout=0.3).state_dict()
+    assert plain.keys() == dropped.keys()
+    assert all(torch.equal(tensor, dropped[key]) for key, tensor in plain.items())
+    vgg = VGG(16, hidden=8, dropout=0.999)
+    vgg.fc.register_forward_pre_hook(lambda _, inputs: check(inputs[0]))
+
+    def check(hidden: Tensor) -> None:
+        assert (hidden == 0).float().mean() > 0.9
+
+    vgg(torch.rand(2, 3, 32, 32))
+
+
 def test_identity_start_reaches_the_modules() -> None:
     network = build_adn("cnn", self_attention="simam", identity_start=True)
     assert any(name.endswith("strength") for name, _ in network.named_parameters())
@@ -134,3 +186,10 @@ def test_what_a_network_does_not_take_is_refused() -> None:
         build_adn("resnet18", pad_type="same")
     with pytest.raises(ValueError, match="did you mean cbam"):
         build_adn("resnet18", self_attention="cbma")
+    for name in ("timm/resnet18", "cnn", "resnet18_stem_conv"):
+        with pytest.raises(ValueError, match=f"stem 'small' for {name}: only resnet18, resnet34,"):
+            build_adn(name, stem="small")
+    with pytest.raises(ValueError, match="'se' and gates 'eca': give one of the two"):
+        build_adn("resnet18", self_attention="se", gates=Gates("eca"))
+    with pytest.raises(ValueError, match="stem 'tiny' is not known"):
+        build_adn("resnet18", stem="tiny")  # type: ignore[arg-type]

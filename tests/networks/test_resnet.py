@@ -116,6 +116,28 @@ def test_the_program_s_variant_has_biases_and_bare_shortcuts() -> None:
         ResNet(50, stem_conv=True)
 
 
+def test_the_small_stem_keeps_the_size_of_small_images() -> None:
+    with torch.device("meta"):
+        network = ResNet(18, stem="small").eval()
+        features = network.features(torch.empty(1, 3, 32, 32))
+    assert network.strides == (1, 1, 2, 4, 8)
+    assert [feature.shape[-1] for feature in features] == [32, 32, 16, 8, 4]
+    assert network.conv1.weight.shape == (64, 3, 3, 3)
+    assert count(network) == count(ResNet(18)) - 64 * 3 * (49 - 9)
+    with pytest.raises(ValueError, match="cannot be the small one too"):
+        ResNet(18, stem_conv=True, stem="small")
+
+
+@torch.no_grad()
+def test_the_small_stem_is_one_convolution_without_a_pool() -> None:
+    network = ResNet(18, stem="small").eval()
+    x = torch.rand(1, 3, 16, 16)
+    convolved = torch.nn.functional.conv2d(x, network.conv1.weight, padding=1)
+    tap = network.stage(0, x)
+    torch.testing.assert_close(tap, network.bn1(convolved).relu())
+    assert torch.equal(network.stage(1, tap), network.layer1(tap))
+
+
 def test_an_unknown_depth_is_refused() -> None:
     with pytest.raises(ValueError, match="ResNet depth 101"):
         ResNet(101)

@@ -92,6 +92,17 @@ def test_a_file_of_the_whole_model_fits(in_chans: int, name: str, tmp_path: Path
         torch.testing.assert_close(feature, expected)
 
 
+@pytest.mark.parametrize("name", ["seresnet18", "seresnet50"])
+def test_networks_with_gates_of_timm_s_own_load_their_own_file(name: str, tmp_path: Path) -> None:
+    source = timm.create_model(name).eval()
+    save_file(source.state_dict(), tmp_path / "w.safetensors")
+    network = TimmStages(name, weights=tmp_path / "w.safetensors").eval()
+    x = torch.rand(1, 3, 32, 32)
+    torch.testing.assert_close(network.features(x)[-1], source.forward_features(x))
+    with pytest.raises(ValueError, match=r"unexpected: layer1\.0\.se\.fc1\.bias"):
+        TimmStages(name.removeprefix("se"), weights=tmp_path / "w.safetensors")
+
+
 def test_an_rgb_file_serves_a_map_network_as_in_timm(tmp_path: Path) -> None:
     save_file(timm.create_model("mobilenetv2_050").state_dict(), tmp_path / "w.safetensors")
     network = TimmStages("mobilenetv2_050", 1, weights=tmp_path / "w.safetensors").eval()

@@ -36,16 +36,16 @@ Start = Literal["paper", "identity"]
 CUT_NORMAL_SD = 0.8796256610342398  # of the standard normal distribution cut at +-2
 
 
-def simam_gate(x: Tensor) -> Tensor:
+def simam_gate(x: Tensor, place: str = "") -> Tensor:
     """SimAM: x [B, C, H, W] -> gate [B, C, H, W] in [0.62, 1), highest where x is unusual.
 
-    Raises ValueError for a single position, which has no variance.
+    Raises ValueError for a single position, which has no variance; `place` names the layer there.
     """
     positions = x.shape[-2] * x.shape[-1]
     if positions < 2:
         raise ValueError(
-            "SimAM compares the positions of a feature map, and this one has 1 x 1: "
-            "choose a larger img_size"
+            f"SimAM{_at(place)} compares the positions of a feature map, and this one has 1 x 1: "
+            f"choose a larger img_size, the small stem, or leave out the last stage"
         )
     squares = (x - x.mean(dim=(2, 3), keepdim=True)).square()
     variance = squares.sum(dim=(2, 3), keepdim=True) / (positions - 1)  # [B, C, 1, 1]
@@ -62,7 +62,7 @@ class SimAM(SelfAttention):
 
     def gate(self, x: Tensor) -> Tensor:
         """One factor for every value: [B, C, H, W]."""
-        gate = simam_gate(x)
+        gate = simam_gate(x, self.place)
         return gate if self.strength is None else 1 + self.strength * (gate - 1)
 
 
@@ -139,8 +139,9 @@ class SRM(SelfAttention):
         """One factor for every channel: [B, C, 1, 1]."""
         if self.training and len(x) < 2:
             raise ValueError(
-                "SRM compares the images of a batch while it learns, and this one has a single "
-                "image: choose a larger batch_size"
+                f"SRM{_at(self.place)} compares the images of a batch while it learns, and this "
+                f"one ({x.shape[1]} maps of {x.shape[2]} x {x.shape[3]}) has a single image: "
+                f"choose a larger batch_size"
             )
         variance, mean = torch.var_mean(x, dim=(2, 3), correction=0)  # [B, C]
         style = torch.stack([mean, (variance + 1e-5).sqrt()], dim=2)  # [B, C, 2]
@@ -294,6 +295,10 @@ def _mlp(
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
     return first, second
+
+
+def _at(place: str) -> str:
+    return f" at {place}" if place else ""
 
 
 def _scale(start: Start) -> float:

@@ -18,12 +18,16 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 Gate = Callable[[int], nn.Module]
 """Makes a self-attention module for a number of channels: [B, C, H, W] -> [B, C, H, W]."""
+
+Placement = Literal["standard", "pre", "identity", "post"]
+"""Where in a residual block; ResidualBlock says what each computes."""
 
 
 class Staged(nn.Module):
@@ -74,8 +78,11 @@ class StagedClassifier(Staged):
 class SelfAttention(nn.Module):
     """Features times a gate that is computed from them: [B, C, H, W] -> [B, C, H, W].
 
-    It draws its own weights when it is built; `he_normal_` leaves them alone.
+    It draws its own weights when it is built; `he_normal_` leaves them alone. `place` is its name
+    inside a network, for messages.
     """
+
+    place: str = ""
 
     @abstractmethod
     def gate(self, x: Tensor) -> Tensor:
@@ -86,7 +93,44 @@ class SelfAttention(nn.Module):
         return x * self.gate(x)
 
 
-class BasicBlock(nn.Module):
+class ResidualBlock(nn.Module):
+    """relu(branch(x) + downsample(x)), with a self-attention module g at one of four places:
+
+        standard  relu(g(branch(x)) + downsample(x))
+        pre       relu(branch(g(x)) + downsample(x))
+        identity  relu(branch(x) + g(downsample(x)))
+        post      g(relu(branch(x) + downsample(x)))
+
+    The branch ends in a BatchNorm without ReLU. `channels` are those of x and of the output.
+    """
+
+    channels: tuple[int, int]
+    gate: nn.Module
+    downsample: nn.Module
+    placement: Placement = "standard"
+
+    @abstractmethod
+    def branch(self, x: Tensor) -> Tensor:
+        """The convolutions: [B, in, H, W] -> [B, out, H / stride, W / stride]."""
+
+    @property
+    def projects(self) -> bool:
+        """Whether the shortcut changes the shape, so that it has weights of its own."""
+        return not isinstance(self.downsample, nn.Identity)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Residual branch plus shortcut, then ReLU: [B, in, H, W] -> [B, out, H / stride, ...]."""
+        out = self.branch(self.gate(x) if self.placement == "pre" else x)
+        shortcut = self.downsample(x)
+        if self.placement == "standard":
+            out = self.gate(out)
+        elif self.placement == "identity":
+            shortcut = self.gate(shortcut)
+        out = F.relu(out + shortcut)
+        return self.gate(out) if self.placement == "post" else out
+
+
+class BasicBlock(ResidualBlock):
     """Two 3x3 convolutions and a shortcut: [B, in, H, W] -> [B, out, H / stride, W / stride].
 
     `biased=True` is the block of the LEA-Net program: every convolution has a bias, and a
@@ -105,6 +149,7 @@ class BasicBlock(nn.Module):
         gate: Gate | None = None,
     ) -> None:
         super().__init__()
+        self.channels = (in_channels, width)
         self.conv1 = nn.Conv2d(in_channels, width, 3, stride, padding=1, bias=biased)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=biased)
@@ -112,14 +157,14 @@ class BasicBlock(nn.Module):
         self.gate = gate(width) if gate else nn.Identity()
         self.downsample = _shortcut(in_channels, width, stride, biased=biased)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Residual branch plus shortcut, then ReLU."""
+    def branch(self, x: Tensor) -> Tensor:
+        """Two convolutions, each with BatchNorm, ReLU between them."""
         out = F.relu(self.bn1(self.conv1(x)))  # [B, width, H / stride, W / stride]
-        out = self.gate(self.bn2(self.conv2(out)))
-        return F.relu(out + self.downsample(x))
+        normed: Tensor = self.bn2(self.conv2(out))
+        return normed
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(ResidualBlock):
     """1x1, 3x3 (strided) and 1x1 convolution to four times `width`, and a shortcut."""
 
     expansion = 4
@@ -129,6 +174,7 @@ class Bottleneck(nn.Module):
     ) -> None:
         super().__init__()
         out_channels = self.expansion * width
+        self.channels = (in_channels, out_channels)
         self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
@@ -138,12 +184,12 @@ class Bottleneck(nn.Module):
         self.gate = gate(out_channels) if gate else nn.Identity()
         self.downsample = _shortcut(in_channels, out_channels, stride, biased=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Residual branch plus shortcut, then ReLU."""
+    def branch(self, x: Tensor) -> Tensor:
+        """Three convolutions, each with BatchNorm, ReLU between them."""
         out = F.relu(self.bn1(self.conv1(x)))  # [B, width, H, W]
         out = F.relu(self.bn2(self.conv2(out)))  # [B, width, H / stride, W / stride]
-        out = self.gate(self.bn3(self.conv3(out)))  # [B, 4 * width, H / stride, W / stride]
-        return F.relu(out + self.downsample(x))
+        normed: Tensor = self.bn3(self.conv3(out))  # [B, 4 * width, H / stride, W / stride]
+        return normed
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int, *, biased: bool) -> nn.Module:

@@ -6,20 +6,23 @@ that can be run stage by stage (timm_stages.py says which those are).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
 from leanet.config import nearest
 from leanet.networks.aan import DirectAAN, MobileNetAAN, ResNetAAN
+from leanet.networks.abn import ABN
 from leanet.networks.attention import self_attention as find_gate
 from leanet.networks.blocks import Staged, StagedClassifier
 from leanet.networks.cnn import CNN
-from leanet.networks.resnet import ResNet
+from leanet.networks.gates import RESNETS, Gates, attach, name_places, resolve
+from leanet.networks.resnet import ResNet, Stem
 from leanet.networks.timm_stages import TimmStages, has_fixed_size
 from leanet.networks.vgg import VGG
 
 TIMM = "timm/"
+PLAIN = Gates()
 
 
 class ADN(NamedTuple):
@@ -48,41 +51,51 @@ AANS: dict[str, Callable[..., Staged]] = {
 """Name -> network, called with in_chans and num_outputs."""
 
 
-def build_adn(
+def build_adn(  # noqa: PLR0913 - what there is to say about a classifier, by name
     name: str,
     in_chans: int = 3,
     num_outputs: int = 1,
     *,
+    gates: Gates = PLAIN,
     self_attention: str = "none",
     identity_start: bool = False,
+    stem: Stem = "normal",
+    dropout: float = 0.0,
     img_size: int | None = None,
     **model_args: Any,
 ) -> StagedClassifier:
     """The classifier `name` of images [B, in_chans, H, W], with random weights.
 
-    `self_attention` (a name of attention.py) goes into every block; `identity_start` is for
-    networks that load trained weights. `img_size` is the side in px, needed by timm's families of
-    one fixed size only. `model_args` are those of `TimmStages` and of timm's models.
+    `gates` says which self-attention stands where (gates.py). `self_attention` is the older way,
+    that of LEA-Net: a name of attention.py for every block (se with ratio 8 and biases), where
+    `identity_start` is for networks that load trained weights; give one of the two. Neither changes
+    the other weights that a seed gives. `stem` is a ResNet's. `dropout` is the share of features
+    that the last layer does not see while it learns. `img_size` is the side in px, needed by
+    timm's families of one fixed size only. `model_args` are those of `TimmStages` and of timm's
+    models.
 
-    Raises ValueError for an unknown name, self-attention for a timm model, arguments for a network
-    that takes none, and all that `TimmStages` refuses.
+    Raises ValueError for an unknown name, for what the network does not take, and all that
+    `TimmStages` refuses.
     """
-    if name.startswith(TIMM):
-        if self_attention != "none":
-            raise ValueError(
-                f"self-attention {self_attention!r} for {name}: timm's blocks have no common place "
-                f"for it; use one of {', '.join(ADNS)}, or a timm model that has its own, for "
-                f"example timm/seresnet50"
-            )
-        return _timm(name, in_chans, num_outputs, img_size, **model_args)
-    if name not in ADNS:
+    if name not in ADNS and not name.startswith(TIMM):
         raise _unknown("ADN", name, ADNS)
-    if model_args:
-        raise ValueError(
-            f"{name} takes no arguments ({', '.join(model_args)}): only timm/NAME does"
+    gates = resolve(gates, name)
+    _check_adn(name, gates, self_attention, stem, model_args)
+    if name.startswith(TIMM):
+        network: StagedClassifier = _timm(
+            name, in_chans, num_outputs, img_size, dropout=dropout, **model_args
         )
-    gate = find_gate(self_attention, identity_start=identity_start)
-    return ADNS[name].build(in_chans, num_outputs, gate=gate)
+    elif gates.name == "abn":
+        network = ABN(
+            RESNETS[name], in_chans, num_outputs, start=gates.start, stem=stem, dropout=dropout
+        )
+    else:
+        options: dict[str, Any] = {"stem": stem} if stem != "normal" else {}
+        gate = find_gate(self_attention, identity_start=identity_start)
+        network = ADNS[name].build(in_chans, num_outputs, gate=gate, dropout=dropout, **options)
+    attach(network, gates, name)
+    name_places(network)
+    return network
 
 
 def build_aan(
@@ -114,6 +127,30 @@ def paper_lr(adn: str) -> float:
     if adn not in ADNS:
         raise _unknown("ADN", adn, ADNS)
     return ADNS[adn].lr
+
+
+def _check_adn(
+    name: str, gates: Gates, self_attention: str, stem: str, model_args: Mapping[str, Any]
+) -> None:
+    """Refuse what the network `name` does not take."""
+    if self_attention != "none" and gates.name != "none":
+        raise ValueError(
+            f"self-attention {self_attention!r} and gates {gates.name!r}: give one of the two"
+        )
+    if self_attention != "none" and name.startswith(TIMM):
+        raise ValueError(
+            f"self-attention {self_attention!r} for {name}: timm's blocks have no common place "
+            f"for it; use one of {', '.join(ADNS)}, or a timm model that has its own, for "
+            f"example timm/seresnet50"
+        )
+    if stem != "normal" and name not in RESNETS:
+        raise ValueError(
+            f"stem {stem!r} for {name}: only {', '.join(RESNETS)} have another stem than 'normal'"
+        )
+    if model_args and not name.startswith(TIMM):
+        raise ValueError(
+            f"{name} takes no arguments ({', '.join(model_args)}): only timm/NAME does"
+        )
 
 
 def _timm(

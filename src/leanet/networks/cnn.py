@@ -17,14 +17,20 @@ HEAD_SIDE = 8
 class CNN(StagedClassifier):
     """[B, in_chans, H, W] -> logits [B, num_outputs], with He-normal convolutions.
 
-    `gate` adds a self-attention module to every stage, after its ReLU.
+    `gate` adds a self-attention module to every stage, after its ReLU. `dropout` stands before the
+    dense layer.
     """
 
     strides = (2, 4, 8, 16, 32)
     channels = (64, 128, 256, 512, 512)
 
     def __init__(
-        self, in_chans: int = 3, num_outputs: int = 1, *, gate: Gate | None = None
+        self,
+        in_chans: int = 3,
+        num_outputs: int = 1,
+        *,
+        gate: Gate | None = None,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         sources = (in_chans, *self.channels[:-1])
@@ -35,6 +41,7 @@ class CNN(StagedClassifier):
         self.gates = nn.ModuleList(
             gate(width) if gate else nn.Identity() for width in self.channels
         )
+        self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(self.channels[-1] * HEAD_SIDE**2, num_outputs)
         he_normal_(self)
 
@@ -45,5 +52,5 @@ class CNN(StagedClassifier):
 
     def head(self, x: Tensor) -> Tensor:
         """One dense layer on 8 x 8 positions: [B, 512, h, w] -> [B, num_outputs]."""
-        logits: Tensor = self.fc(F.adaptive_avg_pool2d(x, HEAD_SIDE).flatten(1))
+        logits: Tensor = self.fc(self.dropout(F.adaptive_avg_pool2d(x, HEAD_SIDE).flatten(1)))
         return logits

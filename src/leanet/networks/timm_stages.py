@@ -45,8 +45,8 @@ class TimmStages(StagedClassifier):
     is the side in px for families built for one size (Swin, ...; default: timm's own); all others
     take any size, and an `img_size` for them is an error. `weights` is a file of the backbone's
     weights under timm's names (other input channels are adapted, the head is left out);
-    `pretrained` takes them from timm's hub. `model_args` go to timm's model, for example
-    `pad_type="same"` for MobileNets converted from TensorFlow.
+    `pretrained` takes them from timm's hub. `dropout` stands before the head. `model_args` go to
+    timm's model, for example `pad_type="same"` for MobileNets converted from TensorFlow.
 
     Raises ValueError for an unknown name, a family without steppable stages, an argument that the
     model does not take, weights that do not fit, or a hub that cannot be reached.
@@ -61,6 +61,7 @@ class TimmStages(StagedClassifier):
         img_size: int | None = None,
         weights: Path | None = None,
         pretrained: bool = False,
+        dropout: float = 0.0,
         **model_args: Any,
     ) -> None:
         super().__init__()
@@ -77,19 +78,23 @@ class TimmStages(StagedClassifier):
         self.channels = tuple(net.feature_info.channels())
         self._inner_channels_last = net.output_fmt == "NHWC"
         self.stages = nn.ModuleList(_group(net))
+        self.gates = nn.ModuleList(nn.Identity() for _ in self.channels)  # gates.py fills them
         self._check_stages(name, in_chans, _probe_size(name, img_size, self.strides))
+        self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(self.channels[-1], num_outputs)
 
     def stage(self, index: int, x: Tensor) -> Tensor:
-        """Run the modules up to feature level `index`."""
+        """Run the modules up to feature level `index`, then its self-attention, if any."""
         if self._inner_channels_last and index > 0:
             x = x.permute(0, 2, 3, 1)  # [B, h, w, C]
         out: Tensor = self.stages[index](x)
-        return out.permute(0, 3, 1, 2) if self._inner_channels_last else out
+        out = out.permute(0, 3, 1, 2) if self._inner_channels_last else out
+        gated: Tensor = self.gates[index](out)
+        return gated
 
     def head(self, x: Tensor) -> Tensor:
-        """Global average, then linear: [B, C, h, w] -> [B, num_outputs]."""
-        logits: Tensor = self.fc(x.mean(dim=(2, 3)))
+        """Global average, dropout, linear: [B, C, h, w] -> [B, num_outputs]."""
+        logits: Tensor = self.fc(self.dropout(x.mean(dim=(2, 3))))
         return logits
 
     @torch.no_grad()

@@ -22,7 +22,8 @@ class VGG(StagedClassifier):
     """[B, in_chans, H, W] -> logits [B, num_outputs], He-normal but for the last layer.
 
     `hidden` is the width of the two dense layers, which hold nine tenths of the weights. `gate`
-    adds a self-attention module to every block, after its last ReLU and before its pool.
+    adds a self-attention module to every block, after its last ReLU and before its pool. `dropout`
+    stands before the last layer.
 
     Raises ValueError for a depth other than 16 or 19.
     """
@@ -38,6 +39,7 @@ class VGG(StagedClassifier):
         *,
         gate: Gate | None = None,
         hidden: int = 4096,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if depth not in LAYOUTS:
@@ -54,6 +56,7 @@ class VGG(StagedClassifier):
         )
         self.fc1 = nn.Linear(self.channels[-1] * HEAD_SIDE**2, hidden)
         self.fc2 = nn.Linear(hidden, hidden)
+        self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(hidden, num_outputs)
         he_normal_(self)
         for dense in (self.fc1, self.fc2):
@@ -67,7 +70,7 @@ class VGG(StagedClassifier):
     def head(self, x: Tensor) -> Tensor:
         """Three dense layers on 8 x 8 positions: [B, 512, h, w] -> [B, num_outputs]."""
         flat = F.adaptive_avg_pool2d(x, HEAD_SIDE).flatten(1)  # [B, 512 * 8 * 8]
-        logits: Tensor = self.fc(F.relu(self.fc2(F.relu(self.fc1(flat)))))
+        logits: Tensor = self.fc(self.dropout(F.relu(self.fc2(F.relu(self.fc1(flat))))))
         return logits
 
 

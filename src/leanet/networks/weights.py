@@ -1,10 +1,16 @@
 """Weight files into networks: every difference is named, nothing is loaded in part by accident.
 
 Reads safetensors, and PyTorch files with the restricted loader (`weights_only=True`: tensors, no
-code). Three differences are expected and handled: another number of input channels (the first
-convolution is adapted as timm does), another number of classes (the head keeps its own initial
-weights), and self-attention in the network but not in the file (it keeps its start). Any other
-difference is a ValueError.
+code). The names and shapes in the file must be those of the network, but for what is expected and
+handled:
+
+- another number of input channels: the first convolution is adapted as timm does;
+- another number of classes, or no head: the whole head keeps its own initial weights;
+- self-attention in the network and none in the file: it keeps its start;
+- BatchNorm counters in the network and none in the file;
+- timm's name `se` for the self-attention of a block, here `gate`.
+
+Any other difference is a ValueError.
 """
 
 from __future__ import annotations
@@ -24,20 +30,26 @@ from leanet.networks.blocks import SelfAttention
 WRAPPERS = ("state_dict", "model")  # names under which training programs store the weights
 
 
+NAMED = 10  # differences of each kind in an error
+
+
 class LoadReport(NamedTuple):
-    """Names of tensors: taken from the file, and in the file but left out (the head)."""
+    """Names of tensors: taken from the file; in the file but left out (a head of another number of
+    classes); of the network, not taken from the file (that head, self-attention)."""
 
     loaded: tuple[str, ...]
     skipped: tuple[str, ...]
+    kept: tuple[str, ...]
 
 
 def load_weights(module: nn.Module, path: Path, *, ignore_head: bool = True) -> LoadReport:
     """Load the weight file `path` into `module`, in place.
 
-    `ignore_head`: the last layer with weights keeps its own ones if the file's differ in shape or
-    are absent. Self-attention that is not in the file keeps its start. Raises ValueError if the
-    file cannot be read or any other tensor is missing, unexpected or of another shape (the first
-    five of each are named).
+    `ignore_head`: the last layer with weights keeps its own ones if the file's are for another
+    number of classes or absent. Self-attention that is not in the file keeps its start. Raises
+    ValueError if the file cannot be read, any other tensor is missing, unexpected or of another
+    shape (the first ten of each are named), or the file has gates of timm and the network the start
+    `identity`, whose gates are twice as high.
     """
     return load_tensors(module, read_weights(path), source=str(path), ignore_head=ignore_head)
 
@@ -78,8 +90,9 @@ def load_tensors(
     """Load named tensors into `module`, in place, as `load_weights` does; `source` names them in
     errors."""
     own = module.state_dict()
-    given = _adapt_first_conv(module, tensors)
-    kept = {name for name in own if name.endswith("num_batches_tracked") and name not in given}
+    given = _adapt_first_conv(module, _timm_gates(module, tensors, source))
+    counters = {name for name in own if name.endswith("num_batches_tracked")}
+    kept = set(counters) if counters.isdisjoint(given) else set()
     attention = _attention_names(module)
     if attention.isdisjoint(given):
         kept |= attention
@@ -90,7 +103,11 @@ def load_tensors(
     if differences:
         raise ValueError(f"the weights of {source} do not fit: {differences}")
     module.load_state_dict({**own, **used})
-    return LoadReport(tuple(used), tuple(name for name in given if name in kept))
+    return LoadReport(
+        tuple(used),
+        tuple(name for name in given if name in kept),
+        tuple(name for name in own if name in kept - counters),
+    )
 
 
 def adapt_input_conv(weight: Tensor, in_chans: int) -> Tensor:
@@ -114,6 +131,22 @@ def _adapt_first_conv(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[
     return given
 
 
+def _timm_gates(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """layer1.0.se.fc1.weight is layer1.0.gate.fc1.weight in a network that has such a module."""
+    gates = {n: m for n, m in module.named_modules() if isinstance(m, SelfAttention)}
+    renamed = {}
+    for name, tensor in tensors.items():
+        block, found, rest = name.partition(".se.")
+        gate = gates.get(f"{block}.gate") if found else None
+        if getattr(gate, "scale", 1.0) != 1.0:
+            raise ValueError(
+                f"the weights of {source} hold trained gates ({name}), and the network has the "
+                f"start 'identity', which doubles them: choose the start 'paper'"
+            )
+        renamed[f"{block}.gate.{rest}" if gate else name] = tensor
+    return renamed
+
+
 def _attention_names(module: nn.Module) -> set[str]:
     """The names of all tensors inside self-attention modules."""
     return {
@@ -127,11 +160,15 @@ def _attention_names(module: nn.Module) -> set[str]:
 def _differing_head(
     module: nn.Module, own: Mapping[str, Tensor], given: Mapping[str, Tensor]
 ) -> set[str]:
-    """All names of the last layer if any of its tensors is absent or of another shape."""
+    """All names of the last layer if it is absent or has another number of outputs, otherwise the
+    same shapes."""
     last, _ = _weighted_layers(module)[-1]
     head = {name for name in own if name.startswith(f"{last}.")}
-    fits = all(_shape(given.get(name)) == own[name].shape for name in head)
-    return set() if fits else head
+    absent = head.isdisjoint(given)
+    outputs = {given[name].shape[:1] for name in head if name in given}
+    same_inputs = all(_shape(given.get(name), 1) == own[name].shape[1:] for name in head)
+    others = same_inputs and len(outputs) == 1 and outputs != {own[n].shape[:1] for n in head}
+    return head if absent or others else set()
 
 
 def _weighted_layers(module: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -156,8 +193,8 @@ def _differences(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
         "unexpected": [name for name in given if name not in own],
         "shape": shapes,
     }
-    return "; ".join(f"{len(v)} {k}: {', '.join(v[:5])}" for k, v in found.items() if v)
+    return "; ".join(f"{len(v)} {k}: {', '.join(v[:NAMED])}" for k, v in found.items() if v)
 
 
-def _shape(tensor: Tensor | None) -> torch.Size | None:
-    return None if tensor is None else tensor.shape
+def _shape(tensor: Tensor | None, start: int = 0) -> torch.Size | None:
+    return None if tensor is None else tensor.shape[start:]
