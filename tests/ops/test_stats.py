@@ -13,6 +13,7 @@ from leanet.ops.stats import (
     mcnemar,
     mean_sd,
     paired_difference,
+    wilson,
 )
 
 
@@ -86,8 +87,18 @@ def test_clopper_pearson_agrees_with_scipy(k: int, n: int, level: float) -> None
     assert interval.high == pytest.approx(expected.high, abs=1e-9)
 
 
+@pytest.mark.parametrize(("k", "n"), [(0, 12), (3, 12), (12, 12), (1, 500)])
+@pytest.mark.parametrize("level", [0.9, 0.95])
+def test_the_wilson_interval_agrees_with_scipy(k: int, n: int, level: float) -> None:
+    expected = scipy_stats.binomtest(k, n).proportion_ci(level, method="wilson")
+    interval = wilson(k, n, level)
+    assert interval.low == pytest.approx(expected.low, abs=1e-12)
+    assert interval.high == pytest.approx(expected.high, abs=1e-12)
+
+
 def test_no_trials_say_nothing() -> None:
     assert clopper_pearson(0, 0) == (0.0, 1.0)
+    assert wilson(0, 0) == (0.0, 1.0)
 
 
 def test_the_uncorrected_difference_is_the_paired_t_test() -> None:
