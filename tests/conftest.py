@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import hypothesis
+import numpy as np
 import pytest
 
 from leanet.config import from_dict
 from leanet.data.cache import cache_images
+from leanet.data.images import write_image
 from leanet.data.scan import scan
 from leanet.data.toy import make_toy
 from leanet.fit import fit
@@ -67,6 +69,36 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_anomalous=NUM_ANOMALOUS,
         size=48,
     )
+
+
+def write_classes(folder: Path, names: Sequence[str], count: int, *, noise: float = 30.0) -> Path:
+    """A folder per class with noisy pictures of 36 px, each class of its own color."""
+    colors = np.array([(60, 140, 60), (170, 90, 50), (70, 80, 170), (160, 160, 60)])
+    rng = np.random.default_rng(0)
+    for name, color in zip(names, colors, strict=False):
+        for number in range(count):
+            pixels = np.clip(color + rng.normal(0, noise, (36, 36, 3)), 0, 255)
+            write_image(folder / name / f"{number}.png", pixels.astype(np.uint8))
+    return folder
+
+
+@pytest.fixture(scope="session", name="write_classes")
+def _write_classes() -> Callable[..., Path]:
+    return write_classes
+
+
+@pytest.fixture(scope="session")
+def class_toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes of 12 pictures, one of them normal; not to be changed."""
+    folder = tmp_path_factory.mktemp("classes") / "leaves"
+    return write_classes(folder, ("rust10", "healthy", "rust2"), 12)
+
+
+@pytest.fixture(scope="session")
+def class_run(class_toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classifier of three classes, two folds; not to be changed."""
+    out = tmp_path_factory.mktemp("runs") / "classes"
+    return quick_fit("classifier", class_toy, out, folds=2)
 
 
 @pytest.fixture(scope="session")

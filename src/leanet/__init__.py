@@ -13,6 +13,7 @@ from leanet.version import __version__
 
 if TYPE_CHECKING:  # a type checker sees the functions, not the files of the same name
     from leanet.api import benchmark as benchmark
+    from leanet.api import compare as compare
     from leanet.api import evaluate as evaluate
     from leanet.api import explain as explain
     from leanet.api import fit as fit
@@ -39,6 +40,7 @@ _PUBLIC = {
     "explain": "leanet.api",
     "report": "leanet.api",
     "benchmark": "leanet.api",
+    "compare": "leanet.api",
     "demo": "leanet.demo",
     "make_toy": "leanet.data.toy",
     "delta_e_2000": "leanet.ops.color",

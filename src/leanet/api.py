@@ -17,9 +17,16 @@ from leanet.data.cache import READER_THREADS
 from leanet.files import read_json
 from leanet.fit import fit as fit_run
 from leanet.fit import on_earlier
+from leanet.inference import cam_layers
 from leanet.inference import evaluate as evaluating
 from leanet.inference import explain as explaining
 from leanet.inference import predict as predicting
+from leanet.inference.cam_layers import Layer
+from leanet.inference.cam_panels import Look
+from leanet.inference.cam_run import CamOptions, Explainer
+from leanet.inference.explain_run import Asked, explain_run
+from leanet.inference.faithfulness import NUM_IMAGES
+from leanet.inference.measure_run import Measures, measure_run
 from leanet.methods import catalog
 from leanet.methods.given_maps import give_maps
 from leanet.methods.recipe import DetectorModule
@@ -29,6 +36,8 @@ from leanet.progress import Progress
 from leanet.records import Sample
 from leanet.report import page
 from leanet.report.benchmark import write_benchmark_report
+from leanet.report.compare import Comparison
+from leanet.report.compare_page import write_comparison
 from leanet.runtime import make_runtime
 
 PathLike = str | Path
@@ -105,7 +114,7 @@ def predict(
     return predicting.predict(
         detector,
         images,
-        threshold=card["threshold"]["value"],
+        threshold=_threshold(card),
         map_top=card["map_top"],
         out=Path(out) if out is not None else Path(run) / "predictions",
         device=make_runtime(device).device,
@@ -124,12 +133,13 @@ def evaluate(
 ) -> evaluating.Evaluation:
     """Score a labelled data set (its test part, if it has one) with the final detector."""
     card = read_card(Path(run))
-    samples = scanning.scan(Path(data), normal=normal).samples
+    several = bool(card.get("classes"))
+    samples = scanning.scan(Path(data), normal=normal, normal_required=not several).samples
     tested = [sample for sample in samples if sample.split == "test"] or list(samples)
     return evaluating.evaluate(
         load(run, device=device),
         tested,
-        threshold=card["threshold"]["value"],
+        threshold=_threshold(card),
         part_thresholds=card["part_thresholds"],
         out=Path(out) if out is not None else Path(run) / "evaluation",
         device=make_runtime(device).device,
@@ -137,39 +147,125 @@ def evaluate(
     )
 
 
-def explain(
+def explain(  # noqa: PLR0913 - the options of a verb, by name
     run: PathLike,
     paths: Iterable[PathLike],
     out: PathLike | None = None,
     *,
+    which: str = "predicted",
     also: Iterable[PathLike] = (),
     device: str = "auto",
+    skip_bad: bool = False,
+    overwrite: bool = False,
     **options: Any,
 ) -> list[explaining.Explained]:
-    """Draw the feature maps before and after attention of files, folders or globs, into `out`.
+    """Draw class activation maps of files, folders or globs into `out`, and, of detectors with
+    pictures of their own, the feature maps before and after attention.
 
-    The attention points of the runs in `also` become further columns of the same pictures.
-    `options` are those of `inference.explain.explain`.
+    `which` class the maps explain: predicted, true (by the folder or the run), a name or an index.
+    The attention points of the runs in `also` become further columns of the feature view.
+    `options` are those of `inference.cam_run.CamOptions` and `inference.cam_view.Look`.
+
+    Raises:
+        ValueError: an unknown option, layer, method or class; a method for a detector that has no
+            classifier; earlier results in `out`.
     """
+    asked = Asked(
+        which,
+        from_dict(CamOptions, {k: v for k, v in options.items() if k not in _fields(Look)}),
+        from_dict(Look, {k: v for k, v in options.items() if k in _fields(Look)}),
+    )
     card, others = read_card(Path(run)), [Path(other) for other in also]
     name, *names = explaining.run_names([Path(run), *others])
     for other in others:
         read_card(other)
-    return explaining.explain(
+    return explain_run(
         load(run, device=device),
         predicting.find_images(list(paths)),
+        asked,
+        run=Path(run),
         out=Path(out) if out is not None else Path(run) / "explanations",
-        threshold=card["threshold"]["value"],
+        threshold=_threshold(card),
         device=make_runtime(device).device,
         name=name,
         also={n: load(other, device=device) for n, other in zip(names, others, strict=True)},
-        **options,
+        skip_bad=skip_bad,
+        overwrite=overwrite,
     )
+
+
+def measure_maps(  # noqa: PLR0913 - the options of a verb, by name
+    run: PathLike,
+    data: PathLike,
+    out: PathLike | None = None,
+    *,
+    faithfulness: bool = True,
+    masks: bool = False,
+    images: int = NUM_IMAGES,
+    which: str = "predicted",
+    normal: str | None = None,
+    device: str = "auto",
+    skip_bad: bool = False,
+    overwrite: bool = False,
+    **options: Any,
+) -> str:
+    """Judge the class activation maps of a run on a data set (its test part, if it has one), and
+    return the tables as text.
+
+    `faithfulness` of up to so many `images`, and, with `masks`, whether maps point at the defects.
+    `options` are those of `inference.cam_run.CamOptions`.
+
+    Raises:
+        ValueError: as `explain`, or no masks where they are asked for.
+    """
+    card = read_card(Path(run))
+    several = bool(card.get("classes"))
+    samples = scanning.scan(Path(data), normal=normal, normal_required=not several).samples
+    tested = [sample for sample in samples if sample.split == "test"] or list(samples)
+    explainer = Explainer(
+        load(run, device=device),
+        from_dict(CamOptions, options),
+        which=which,
+        threshold=_threshold(card),
+        device=make_runtime(device).device,
+    )
+    return measure_run(
+        explainer,
+        tested,
+        Measures(faithfulness, masks, images),
+        run=Path(run),
+        out=Path(out) if out is not None else Path(run) / "explanations",
+        skip_bad=skip_bad,
+        overwrite=overwrite,
+    )
+
+
+def list_layers(run: PathLike, *, device: str = "auto") -> list[Layer]:
+    """The layers of a run that `explain` takes, with their shapes and strides."""
+    read_card(Path(run))
+    detector = load(run, device=device)
+    return cam_layers.list_layers(detector.network, Explainer(detector, CamOptions()).inputs)
 
 
 def report(run: PathLike, *, baseline: PathLike | None = None) -> Path:
     """Write report.html into the run folder, compared with another run if one is given."""
     return page.write_report(Path(run), baseline=None if baseline is None else Path(baseline))
+
+
+def compare(runs: Iterable[PathLike], out: PathLike | None = None) -> Comparison:
+    """Compare runs on the same images, the first one's method with every other; writes
+    compare.html, comparison.csv and comparison.json to `out` (default: into the first run).
+
+    Runs that differ in nothing but `draw` or `seed` are repeats of one method.
+
+    Raises:
+        ValueError: fewer than two methods, runs on other images or classes, or without a repeat
+            in common with the first method.
+    """
+    folders = [Path(run) for run in runs]
+    if not folders:
+        raise ValueError("which runs? give the folders of two or more")
+    return write_comparison(folders, Path(out) if out is not None else folders[0] / "comparison")
 
 
 def benchmark(
@@ -223,6 +319,11 @@ def read_card(run: Path) -> dict[str, Any]:
     if not (run / "card.json").exists():
         raise ValueError(f"{run} is not finished; complete it with `leanet fit ... --resume`")
     return dict(read_json(run / "card.json"))
+
+
+def _threshold(card: dict[str, Any]) -> float | None:
+    """None where the detector knows no normal class."""
+    return None if card["threshold"] is None else float(card["threshold"]["value"])
 
 
 def default_run(method: str, data: Path) -> Path:

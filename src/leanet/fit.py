@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import shutil
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -18,13 +19,14 @@ from typing import Any, Literal
 import yaml
 
 from leanet.config import to_dict, to_yaml
+from leanet.data.class_list import class_of
 from leanet.data.folds import write_folds_csv
 from leanet.data.scan import write_samples_csv
 from leanet.files import read_csv, read_json, sweep, write_csv, write_json, write_text
 from leanet.methods import catalog
 from leanet.methods.recipe import Experience, HeldOut, Material, Scores
 from leanet.prepare import FINAL, Options, Tell, decode_samples, find_samples, folds_of
-from leanet.records import ANOMALOUS, NORMAL, Fold, Sample
+from leanet.records import ANOMALOUS, NORMAL, Fold
 from leanet.runtime import Runtime, environment, make_runtime
 from leanet.trial import METRICS, Bench, run_trial
 
@@ -50,14 +52,21 @@ def fit(
     """
     recipe = catalog.find(method)
     runtime = make_runtime(options.device, options.precision, options.seed)
-    found = find_samples(data, options, needs_anomalous=recipe.needs_anomalous)
+    found = find_samples(
+        data,
+        options,
+        needs_anomalous=recipe.needs_anomalous and not getattr(config, "synthetic", ""),
+        classes=getattr(config, "classes", "two"),
+    )
     _open_run(out, method, data, options, config, earlier)
     material = decode_samples(found, options, out, runtime, tell)
-    folds = folds_of(material.samples, options)
+    folds = folds_of(material.samples, options, by_kind=bool(material.classes))
     write_json(out / "environment.json", environment(runtime))
     write_samples_csv(out / "samples.csv", found.root, material.samples)
     write_folds_csv(out / "folds.csv", found.root, material.samples, folds)
-    tell(_summary(method, material.samples, folds, runtime, found.pooled))
+    if material.classes:
+        write_json(out / "classes.json", {"classes": material.classes, "normal": material.normal})
+    tell(_summary(method, material, folds, runtime, found.pooled))
     bench = Bench(
         method=method,
         config=config,
@@ -114,12 +123,14 @@ def _conclude(method: str, material: Material, folds: Sequence[Fold]) -> None:
     card = {
         "method": method,
         "img_size": material.img_size,
-        "threshold": final["threshold"]["score"],
+        "threshold": final["threshold"].get("score"),
         "part_thresholds": {
             name: t["value"] for name, t in final["threshold"].items() if name != "score"
         },
         "num_normal": material.labels.count(NORMAL),
         "num_anomalous": material.labels.count(ANOMALOUS),
+        "classes": material.classes,
+        "normal": material.normal,
         "folds": len(folds) - 1,
         "map_unit": final["map_unit"],
         "map_top": final["map_top"],
@@ -171,12 +182,20 @@ def _require_equal(before: dict[str, Any], now: dict[str, Any], out: Path) -> No
 
 
 def _summary(
-    method: str, samples: Sequence[Sample], folds: Sequence[Fold], runtime: Runtime, pooled: bool
+    method: str, material: Material, folds: Sequence[Fold], runtime: Runtime, pooled: bool
 ) -> str:
-    anomalous = sum(sample.label == ANOMALOUS for sample in samples)
     text = (
-        f"{method}: {len(samples) - anomalous} normal and {anomalous} anomalous images, "
+        f"{method}: {_counted(material)}, "
         f"{len(folds) - 1 or 'no'} folds, on {runtime.device} "
         f"({runtime.fabric._precision.precision})"
     )
     return text + ("; training and test part of the data set are pooled" if pooled else "")
+
+
+def _counted(material: Material) -> str:
+    if not material.classes:
+        anomalous = sum(label == ANOMALOUS for label in material.labels)
+        return f"{len(material.labels) - anomalous} normal and {anomalous} anomalous images"
+    numbers = Counter(map(class_of, material.samples))
+    listed = ", ".join(f"{numbers[name]} {name}" for name in material.classes)
+    return f"{len(material.samples)} images of {len(numbers)} classes ({listed})"

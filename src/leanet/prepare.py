@@ -9,8 +9,10 @@ from typing import NamedTuple
 
 from leanet.config import option
 from leanet.data.cache import Cache, UnreadableImagesError, cache_images
-from leanet.data.folds import make_folds, single_fold
-from leanet.data.scan import scan
+from leanet.data.class_list import LAYOUT as CLASS_FOLDERS
+from leanet.data.class_list import Classes, class_names, normal_class
+from leanet.data.folds import hold_out, make_folds, single_fold
+from leanet.data.scan import Scan, scan
 from leanet.methods.recipe import Material
 from leanet.networks.unet import unet_depth
 from leanet.records import NORMAL, Fold, Sample
@@ -18,6 +20,7 @@ from leanet.runtime import Runtime
 
 Tell = Callable[[str], None]
 FINAL = "final"
+TEST_FRACTION = 0.2  # of the images of several classes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,6 +33,11 @@ class Options:
     seed: int = option(0, "makes everything repeatable: draws, folds, weights, order")
     positives: int | None = option(None, "draw so many of the anomalous images, with the seed")
     normal: str | None = option(None, "name of the normal class in a folder-per-class layout")
+    test_fraction: float | None = option(
+        None,
+        "share of the images to keep for the test where neither the data set nor --folds gives "
+        "one; default: 0.2 for a classifier of several classes, else none",
+    )
     skip_bad: bool = option(False, "leave out unreadable images instead of stopping")
     device: str = option("auto", "auto, cpu or cuda")
     precision: str = option("auto", "auto, 32-true, bf16-mixed or 16-mixed")
@@ -37,23 +45,73 @@ class Options:
 
 class Found(NamedTuple):
     """The samples of a data set, those to train on first, in paths below `root`; `pooled`: a given
-    split was given up for cross-validation."""
+    split was given up for cross-validation; the classes to tell apart, () for normal and
+    anomalous, and the normal one of them."""
 
     samples: tuple[Sample, ...]
     root: Path
-    pooled: bool
+    pooled: bool = False
+    classes: tuple[str, ...] = ()
+    normal: str | None = None
 
 
-def find_samples(data: Path, options: Options, *, needs_anomalous: bool) -> Found:
+def find_samples(
+    data: Path, options: Options, *, needs_anomalous: bool, classes: Classes = "two"
+) -> Found:
     """Scan a data set and draw from it what the options ask for.
 
     Raises:
         ValueError: an image size that does not work, anything wrong with the data.
     """
     unet_depth(options.img_size)  # refuses sizes that do not work before any work is done
-    found = scan(data, normal=options.normal, positives=options.positives, seed=options.seed)
+    found = scan(
+        data,
+        normal=options.normal,
+        positives=options.positives,
+        seed=options.seed,
+        normal_required=classes == "two",
+    )
+    if _by_kind(found, classes):
+        return _of_classes(found, options)
     samples, pooled = _order(found.samples, options.folds, needs_anomalous)
+    if options.test_fraction and not pooled:
+        samples = _with_test(samples, options.test_fraction, options)
     return Found(samples, found.root, pooled)
+
+
+def _by_kind(found: Scan, classes: Classes) -> bool:
+    """Whether the classes are the kinds; "auto": where there is a folder for each of three or more
+    classes, or none of them could be the normal one."""
+    if classes != "auto":
+        return classes == "kinds"
+    if found.layout != CLASS_FOLDERS:
+        return False
+    return len({s.kind for s in found.samples}) > 2 or all(s.label == NORMAL for s in found.samples)
+
+
+def _of_classes(found: Scan, options: Options) -> Found:
+    samples = tuple(sorted(found.samples, key=lambda sample: sample.split == "test"))
+    names = class_names(samples)
+    if options.test_fraction != 0 and options.folds == 0:
+        samples = _with_test(samples, options.test_fraction or TEST_FRACTION, options)
+    return Found(samples, found.root, classes=names, normal=normal_class(samples, names))
+
+
+def _with_test(
+    samples: tuple[Sample, ...], fraction: float, options: Options
+) -> tuple[Sample, ...]:
+    """The samples with a part of them marked as test and put last, if there is no test yet.
+
+    Raises:
+        ValueError: beside --folds, or a part that leaves a class with too few images to learn from.
+    """
+    if options.folds:
+        raise ValueError("--test_fraction keeps images for one test, --folds tests all; give one")
+    if any(sample.split == "test" for sample in samples):
+        return samples
+    rest, test = hold_out(range(len(samples)), samples, fraction, seed=options.seed)
+    tested = tuple(dataclasses.replace(samples[i], split="test") for i in test)
+    return (*(samples[i] for i in rest), *tested)
 
 
 def decode_samples(
@@ -66,18 +124,33 @@ def decode_samples(
     """
     samples, images = _decode(found.samples, options, out, runtime, tell)
     return Material(
-        samples=samples, images=images, img_size=options.img_size, run=out, root=found.root
+        samples=samples,
+        images=images,
+        img_size=options.img_size,
+        run=out,
+        root=found.root,
+        classes=found.classes,
+        normal=found.normal,
     )
 
 
-def folds_of(samples: Sequence[Sample], options: Options) -> tuple[Fold, ...]:
-    """Cross-validation folds within the training samples, and the final one at the end."""
+def folds_of(
+    samples: Sequence[Sample], options: Options, *, by_kind: bool = False
+) -> tuple[Fold, ...]:
+    """Cross-validation folds within the training samples, and the final one at the end; `by_kind`:
+    every fold needs every kind."""
     train = [sample for sample in samples if sample.split != "test"]
     if options.folds < 2:
         if options.folds != 0:
             raise ValueError(f"--folds {options.folds}: give 0 (none) or 2 and more")
         return (single_fold(samples, seed=options.seed, inner_splits=options.inner_splits),)
-    outer = make_folds(train, options.folds, seed=options.seed, inner_splits=options.inner_splits)
+    outer = make_folds(
+        train,
+        options.folds,
+        seed=options.seed,
+        inner_splits=options.inner_splits,
+        by_kind=by_kind,
+    )
     final = Fold(
         name=FINAL,
         train=tuple(range(len(train))),

@@ -16,6 +16,7 @@ from torch import Tensor
 
 NORMAL: Final = 0
 ANOMALOUS: Final = 1
+PROBABILITY: Final = "p_"  # before the name of a class: the column of its probabilities
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +66,12 @@ class Prediction(NamedTuple):
     map: Tensor | None = None
     probs: Tensor | None = None
     parts: dict[str, Tensor] = {}  # noqa: RUF012 - never mutated, a NamedTuple default
+
+    def named(self, classes: tuple[str, ...] = ()) -> dict[str, Tensor]:
+        """All values [B] by name: score, its parts, and p_CLASS of every class."""
+        probs = () if self.probs is None else self.probs.unbind(dim=1)
+        named = {f"{PROBABILITY}{name}": p for name, p in zip(classes, probs, strict=True)}
+        return {"score": self.score, **self.parts, **named}
 
 
 class Detector(Protocol):

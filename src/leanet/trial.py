@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from leanet.data.class_list import class_numbers, class_of
 from leanet.data.scan import relative_name
 from leanet.files import write_csv, write_json
+from leanet.inference.class_tables import probabilities, write_class_tables
 from leanet.inference.gallery import save_gallery, save_maps
 from leanet.methods import catalog
+from leanet.methods.extra import FILES as EXTRA_FILES
 from leanet.methods.map_models import MAPS
 from leanet.methods.recipe import Experience, HeldOut, Material, Scores, Trained, score_images
 from leanet.methods.store import save_detector
 from leanet.ops.metrics import Threshold, choose_threshold, confusion_at, f1, image_metrics
 from leanet.prepare import Tell
-from leanet.records import ANOMALOUS, Fold
+from leanet.records import ANOMALOUS, PROBABILITY, Fold, Sample
 from leanet.runtime import Runtime
 from leanet.training.loop import forget
 
@@ -60,7 +64,7 @@ def run_trial(
     parts = [("test", HeldOut(fold.test, test))]
     if experience is None:
         parts.append(("held_out", trained.held_out))
-    limit = thresholds["score"].value
+    limit = thresholds["score"].value if thresholds else None
     write_csv(folder / "predictions.csv", _rows(bench, parts, limit))
     if pictures:
         wrong = _wrong(fold, test, limit, data)
@@ -68,6 +72,11 @@ def run_trial(
         save_gallery(trained.detector, data, fold.test, test, wrong, folder, bench.root)
         save_detector(folder, bench.method, bench.config, trained.detector)
     outcome = _outcome(fold, test, thresholds, trained, data)
+    if data.classes and fold.test:
+        true = class_numbers([data.samples[i] for i in fold.test], data.classes)
+        outcome["metrics"]["classes"] = write_class_tables(
+            folder, data.classes, true, probabilities(test, data.classes)
+        )
     outcome["seconds"] = round(time.monotonic() - started, 1)
     write_json(folder / METRICS, outcome)
     _tidy(folder)
@@ -77,15 +86,32 @@ def run_trial(
 def _tidy(folder: Path) -> None:
     """Remove what only an unfinished trial needs."""
     forget(folder)
-    (folder / MAPS).unlink(missing_ok=True)
+    for name in (MAPS, *EXTRA_FILES):
+        for place in (folder / name, *folder.glob(f"*/{name}")):  # also of the variants tried
+            if place.is_dir():
+                shutil.rmtree(place)
+            place.unlink(missing_ok=True)
 
 
 def _thresholds(held_out: HeldOut, data: Material) -> dict[str, Threshold]:
+    """Of every output but the probabilities of classes; {} where no class is the normal one."""
+    if data.classes and data.normal is None:
+        return {}
     labels = [data.labels[i] for i in held_out.indices]
-    return {name: choose_threshold(labels, s) for name, s in held_out.scores.items()}
+    scores = {n: s for n, s in held_out.scores.items() if n not in _columns(data)}
+    return {name: choose_threshold(labels, s) for name, s in scores.items()}
 
 
-def _wrong(fold: Fold, test: Scores, limit: float, data: Material) -> list[int]:
+def _columns(data: Material) -> dict[str, str]:
+    """Output -> class, of the probabilities."""
+    return {f"{PROBABILITY}{name}": name for name in data.classes}
+
+
+def _wrong(fold: Fold, test: Scores, limit: float | None, data: Material) -> list[int]:
+    if data.classes:
+        named = [(i, _predicted(test, k, data)) for k, i in enumerate(fold.test)]
+        return [i for i, predicted in named if predicted != class_of(data.samples[i])]
+    assert limit is not None
     pairs = zip(fold.test, test["score"], strict=True) if fold.test else ()
     return [i for i, score in pairs if (score >= limit) != (data.labels[i] == ANOMALOUS)]
 
@@ -111,26 +137,45 @@ def _outcome(
     }
 
 
-def _rows(bench: Bench, parts: list[tuple[str, HeldOut]], threshold: float) -> list[dict[str, Any]]:
-    rows = []
+def _predicted(scores: Scores, k: int, data: Material) -> str:
+    """The most probable class of the k-th image, the first of equals."""
+    columns = _columns(data)
+    return columns[max(columns, key=lambda column: scores[column][k])]
+
+
+def _rows(
+    bench: Bench, parts: list[tuple[str, HeldOut]], threshold: float | None
+) -> list[dict[str, Any]]:
+    data, rows = bench.material, []
     for role, (indices, scores) in parts:
         for k, index in enumerate(indices):
-            sample = bench.material.samples[index]
-            row = {
-                "path": relative_name(sample.path, bench.root),
-                "role": role,
-                "label": sample.label,
-                "kind": sample.kind,
-                "verdict": "anomalous" if scores["score"][k] >= threshold else "normal",
-                "threshold": threshold,
-            }
-            rows.append(row | {name: values[k] for name, values in scores.items()})
+            row = {"path": relative_name(data.samples[index].path, bench.root), "role": role}
+            row |= _judged(data.samples[index], scores["score"][k], threshold)
+            if data.classes:
+                row["true"] = class_of(data.samples[index])
+                row["predicted"] = _predicted(scores, k, data)
+            values = {name: values[k] for name, values in scores.items()}
+            rows.append(row | values if threshold is not None else row | {**values, "score": ""})
     return rows
 
 
+def _judged(sample: Sample, score: float, threshold: float | None) -> dict[str, Any]:
+    """Label and verdict; empty where no class is the normal one."""
+    if threshold is None:
+        return {"label": "", "kind": sample.kind, "verdict": "", "threshold": ""}
+    return {
+        "label": sample.label,
+        "kind": sample.kind,
+        "verdict": "anomalous" if score >= threshold else "normal",
+        "threshold": threshold,
+    }
+
+
 def _line(fold: Fold, outcome: dict[str, Any]) -> str:
-    metrics = outcome["metrics"].get("score")
+    metrics, classes = (outcome["metrics"].get(name) for name in ("score", "classes"))
     text = f"{fold.name}: {outcome['seconds']:.0f} s, best after {outcome['epochs']} epochs"
+    if classes:
+        text += f", accuracy {classes['accuracy']:.3f} (majority class {classes['majority']:.3f})"
     if metrics:
         text += f", AUROC {metrics['auroc']:.3f}, F1 {metrics['f1']:.3f}"
     return text

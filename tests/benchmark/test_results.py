@@ -86,3 +86,48 @@ def test_what_is_not_finished_is_not_there(tmp_path: Path, write_suite: WriteSui
     (tmp_path / cells(suite)[2].folder).mkdir(parents=True)
     rows = read_csv(write_results(suite, tmp_path))
     assert {(row["row"], row["fold"]) for row in rows} == {(cell.row.name, str(cell.fold))}
+
+
+def finish_classes(cell: Cell, out: Path, *, normal: bool) -> None:
+    """Leave the files of a finished cell of three classes, one of them normal or none."""
+    outcome: dict[str, Any] = {
+        "metrics": {"classes": {"accuracy": 0.75, "balanced_accuracy": 0.7, "macro_f1": 0.65}},
+        "remarks": {"trained_on": {"a": 4, "b": 5, "normal": 3}},
+        "epochs": 4,
+        "seconds": 1.5,
+        "parameters": 1000,
+    }
+    if normal:
+        outcome["metrics"] = {"score": {"auroc": 0.5}, **outcome["metrics"]}
+    held_out = [("a", "a", 0.9), ("b", "a", 0.8), ("normal", "normal", 0.1), ("a", "b", 0.7)]
+    write_json(out / cell.folder / "metrics.json", outcome)
+    write_csv(
+        out / cell.folder / "predictions.csv",
+        [
+            {"path": f"{i}.png", "role": role, "label": int(true != "normal") if normal else "",
+             "kind": true, "verdict": "anomalous" if normal else "", "true": true,
+             "predicted": predicted, "score": score if normal else "", "p_a": 0.3}
+            for i, (role, true, predicted, score) in enumerate(
+                [("test", "a", "b", 0.5)] * 6 + [("held_out", *one) for one in held_out])
+        ],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("normal", [False, True])
+def test_cells_of_several_classes_have_a_line_of_their_own(
+    normal: bool, tmp_path: Path, write_suite: WriteSuite
+) -> None:
+    suite = read_suite(write_suite())
+    for cell in cells(suite):
+        finish_classes(cell, tmp_path, normal=normal)
+    rows = read_csv(write_results(suite, tmp_path))
+    of_classes = [row for row in rows if row["output"] == "classes"]
+    assert len(of_classes) == len(cells(suite))
+    first = of_classes[0]
+    assert (first["accuracy"], first["balanced_accuracy"], first["macro_f1"]) == (
+        "0.75", "0.7", "0.65")  # fmt: skip
+    assert float(first["held_out_ap"]) == 0.5
+    assert (first["num_train"], first["num_test"]) == ("12", "6")
+    scores = [float(row["held_out_ap"]) for row in rows if row["output"] == "score"]
+    assert scores == [1.0] * (len(cells(suite)) if normal else 0)
+    assert not any(name.startswith("p_") for name in rows[0])

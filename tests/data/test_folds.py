@@ -342,3 +342,14 @@ def test_folds_of_other_data_are_an_error(tmp_path: Path) -> None:
     write_folds_csv(tmp_path / "folds.csv", ROOT, samples, folds)
     with pytest.raises(ValueError, match=r"names 3\.png, which is not among the 3 samples"):
         read_folds_csv(tmp_path / "folds.csv", ROOT, samples[:3])
+
+
+def test_folds_by_kind_need_every_kind_and_no_anomalous_image() -> None:
+    samples = samples_of("nnnNNN")  # all normal, two kinds: classes of which none is the normal one
+    with pytest.raises(ValueError, match="3 folds need that many normal and anomalous images"):
+        make_folds(samples, 3, seed=0)
+    folds = make_folds(samples, 3, seed=0, by_kind=True)
+    for fold in folds:
+        assert sorted(samples[i].kind for i in fold.test) == ["N", "n"]
+    with pytest.raises(ValueError, match=r"4 folds need that many images of each class.*3 N, 3 n"):
+        make_folds(samples, 4, seed=0, by_kind=True)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from PIL import Image
 from leanet.data import loader
 from leanet.data.cache import Cache
 from leanet.data.images import UnreadableImageError
-from leanet.data.loader import Loaded, Source, epoch_order, stream
+from leanet.data.loader import Joined, Loaded, Part, Source, epoch_order, stream
 
 CPU = torch.device("cpu")
 
@@ -124,6 +125,101 @@ def test_where_defects_are_not_rarer_balancing_changes_nothing(normal: int, anom
     part = source(normal, anomalous)
     balanced = epoch_order(part, 4, generator(), "batches")
     assert balanced == epoch_order(part, 4, generator(), "none")
+
+
+# extra images
+
+
+def with_extra(
+    num_normal: int, num_anomalous: int, num_extra: int, share: float, *more: Part
+) -> Source:
+    """Extra images are numbered after the others; theirs are normal and anomalous in turn."""
+    part = source(num_normal, num_anomalous)
+    first = len(part.labels)
+    numbers = tuple(range(first, first + num_extra))
+    labels = part.labels + tuple(k % 2 for k in range(num_extra))
+    pixels = np.arange(first, first + num_extra, dtype=np.uint8)[:, None, None, None]
+    images = Joined([part.images, Cache(np.tile(pixels, (1, 3, 4, 4)), CPU)])  # type: ignore[list-item]
+    return replace(
+        part, images=images, labels=labels, maps=None, extra=(Part(numbers, share), *more)
+    )
+
+
+@pytest.mark.parametrize("balance", ["none", "batches"])
+@pytest.mark.parametrize("share", [0.25, 0.5])
+def test_extra_images_take_their_share_of_every_batch(share: float, balance: Any) -> None:
+    part = with_extra(60, 4, 10, share)
+    order = epoch_order(part, 16, generator(), balance)
+    for batch in order:
+        assert len(batch) == 16
+        assert sum(i >= 64 for i in batch) == round(16 * share)
+        if balance == "batches":  # a quarter of the real ones
+            assert sum(i < 64 and part.labels[i] for i in batch) == round(16 * (1 - share) / 4)
+
+
+@pytest.mark.parametrize("balance", ["none", "batches"])
+@pytest.mark.parametrize("count", [2, 7, 16, 17, 33, 64])
+def test_there_are_as_many_steps_as_without_extra_images(count: int, balance: Any) -> None:
+    part = with_extra(count, 2, 5, 0.5)
+    steps = len(epoch_order(replace(part, extra=()), 16, generator(), balance))
+    assert len(epoch_order(part, 16, generator(), balance)) == steps
+
+
+def test_real_images_appear_once_at_most_and_others_every_epoch() -> None:
+    part, stream = with_extra(64, 0, 8, 0.5), generator()
+    epochs = [epoch_order(part, 16, stream) for _ in range(2)]
+    seen = [{i for i in flat(order) if i < 64} for order in epochs]
+    assert [len([i for i in flat(order) if i < 64]) for order in epochs] == [32, 32]
+    assert [len(one) for one in seen] == [32, 32]
+    assert seen[0] != seen[1]
+
+
+def test_every_extra_image_is_drawn_as_often_as_any_other() -> None:
+    part = with_extra(64, 0, 6, 0.25)
+    drawn = Counter(i for i in flat(epoch_order(part, 16, generator())) if i >= 64)
+    assert sum(drawn.values()) == 16
+    assert len(drawn) == 6
+    assert max(drawn.values()) - min(drawn.values()) <= 1
+
+
+def test_two_sets_of_extra_images_keep_their_shares_apart() -> None:
+    part = with_extra(64, 0, 8, 0.25, Part((0, 1), 0.5))
+    for batch in epoch_order(part, 16, generator()):
+        assert sum(i >= 64 for i in batch) == 4
+        assert sum(i in (0, 1) for i in batch) >= 8
+
+
+def test_the_order_with_extra_images_depends_on_the_generator_alone() -> None:
+    part = with_extra(30, 3, 5, 0.25)
+    assert epoch_order(part, 8, generator(1), "batches") == epoch_order(
+        part, 8, generator(1), "batches"
+    )
+    assert epoch_order(part, 8, generator(1)) != epoch_order(part, 8, generator(2))
+
+
+def test_without_real_anomalies_the_extra_ones_are_there() -> None:
+    part = with_extra(32, 0, 8, 0.5)
+    order = epoch_order(part, 8, generator(), "batches")
+    assert all(any(part.labels[i] for i in batch) for batch in order)
+
+
+def test_tiny_batches_have_two_real_images_and_one_more() -> None:
+    order = epoch_order(with_extra(6, 1, 3, 0.25), 2, generator(), "batches")
+    assert {sum(i >= 7 for i in batch) for batch in order} == {1}
+
+
+def test_several_caches_are_numbered_one_after_the_other() -> None:
+    caches = [Cache(np.arange(a, b)[:, None], CPU) for a, b in ((0, 3), (3, 4), (4, 9))]
+    both = Joined(caches)
+    assert len(both) == 9
+    assert both.take([8, 0, 3, 4, 2, 0]).flatten().tolist() == [8, 0, 3, 4, 2, 0]
+    assert both.take([1, 2]).flatten().tolist() == [1, 2]
+
+
+def test_a_batch_of_both_pairs_pixels_and_labels() -> None:
+    batch = with_extra(4, 1, 4, 0.5).batch([8, 0, 4, 5])
+    assert (batch.image[:, 0, 0, 0] * 255).round().tolist() == [8, 0, 4, 5]
+    assert batch.label.tolist() == [1.0, 0.0, 1.0, 0.0]
 
 
 # stream

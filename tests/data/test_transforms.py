@@ -155,3 +155,28 @@ def test_a_mask_keeps_its_two_values_when_it_is_moved_by_nearest_pixels() -> Non
 def test_the_identity_moves_nothing() -> None:
     planes = batch(4).image
     assert torch.allclose(move(planes, torch.eye(3).expand(4, 3, 3)), planes, atol=1e-5)
+
+
+def test_a_crop_keeps_at_least_seven_tenths_of_the_area() -> None:
+    side = 64
+    ramp = torch.linspace(0, 1, side)
+    image = torch.stack([ramp.expand(side, side), ramp[:, None].expand(side, side)])
+    given = Batch(image.expand(200, 2, side, side), torch.zeros(200))
+    cropped = drawn(given, "crop").image
+    widths = (cropped[:, 0, 0, -1] - cropped[:, 0, 0, 0]).abs()
+    heights = cropped[:, 1, -1, 0] - cropped[:, 1, 0, 0]
+    assert (heights > 0).all()  # never upside down
+    mirrored = (cropped[:, 0, 0, -1] < cropped[:, 0, 0, 0]).float().mean()
+    assert 0.35 < float(mirrored) < 0.65
+    areas = widths * heights
+    assert 0.68 < float(areas.min()) < 0.75
+    assert 0.95 < float(areas.max()) < 1.01
+    torch.testing.assert_close(widths, heights, rtol=5e-3, atol=0)  # a square stays one
+
+
+def test_a_crop_moves_image_and_map_together() -> None:
+    given = batch(8)
+    tied = given._replace(anomaly_map=given.image[:, :1].clone())
+    changed = drawn(tied, "crop")
+    assert changed.anomaly_map is not None
+    torch.testing.assert_close(changed.image[:, :1], changed.anomaly_map)

@@ -247,10 +247,9 @@ def test_any_task_can_steer(quick_fit: Fit, toy: Path, tmp_path: Path) -> None:
     map_model = {"task": "denoise", "model": "ae", "epochs": 1, "base": 4, "draws": 2}
     run = quick_fit("leanet", toy, tmp_path / "run", map_model=map_model)
     assert read_json(run / "card.json")["map_unit"] == "L1"
-    detector, image = load_detector(run / "final"), torch.rand(3, 3, 32, 32)
+    detector = load_detector(run / "final").double()  # a network of two epochs amplifies rounding
+    image = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0)).double()
     with torch.inference_mode():
         together, alone = detector(image), detector(image[1:2])
-    torch.testing.assert_close(alone.map, together.map[1:2], rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(
-        alone.score, together.score[1:2], rtol=1e-2, atol=1e-2
-    )  # two epochs amplify rounding
+    torch.testing.assert_close(alone.map, together.map[1:2], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(alone.score, together.score[1:2], rtol=1e-9, atol=1e-9)

@@ -191,30 +191,30 @@ def test_with_experience_or_without_a_share_everything_trains(
 
 def test_an_unknown_classifier_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"ADN 'resnet99'.*resnet18.*timm/NAME"):
-        supervised.build_classifier(config(adn="resnet99"), 3, 32)
+        supervised.build_classifier(config(adn="resnet99"), 3, 1, 32)
     with pytest.raises(ValueError, match="timm knows no model 'resnet99'"):
-        supervised.build_classifier(config(adn="timm/resnet99"), 3, 32)
+        supervised.build_classifier(config(adn="timm/resnet99"), 3, 1, 32)
 
 
 @pytest.mark.parametrize("adn", [SMALL, "timm/swin_tiny_patch4_window7_224"])
 def test_timm_backbones_of_any_and_of_one_size_are_built(adn: str) -> None:
     with torch.device("cpu"), torch.no_grad():
-        network = supervised.build_classifier(config(adn=adn), 3, 64)
+        network = supervised.build_classifier(config(adn=adn), 3, 1, 64)
         assert network(torch.rand(2, 3, 64, 64)).shape == (2, 1)
 
 
 def test_arguments_reach_timm() -> None:
     options = config(adn=SMALL, adn_args={"pad_type": "same", "drop_rate": 0.0})
-    network = supervised.build_classifier(options, 3, 32)
+    network = supervised.build_classifier(options, 3, 1, 32)
     assert any("Same" in type(module).__name__ for module in network.modules())
     with pytest.raises(ValueError, match="pad_kind"):
-        supervised.build_classifier(config(adn=SMALL, adn_args={"pad_kind": 1}), 3, 32)
+        supervised.build_classifier(config(adn=SMALL, adn_args={"pad_kind": 1}), 3, 1, 32)
 
 
 def start(options: Config) -> tuple[nn.Module, dict[str, Tensor]]:
     """The classifier with its starting weights, and the weights before."""
     torch.manual_seed(0)
-    network = supervised.build_classifier(options, 3, 32)
+    network = supervised.build_classifier(options, 3, 1, 32)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     supervised.start_from_weights(options, network, 32)
     return network, before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -273,3 +274,11 @@ def test_forgetting_removes_the_checkpoint_only(runtime: Runtime, tmp_path: Path
     loop.forget(tmp_path)
     loop.forget(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["journal.jsonl"]
+
+
+def test_the_step_size_rises_before_it_falls() -> None:
+    schedule = Schedule(epochs=40, batch_size=2, lr=1.0, lr_schedule="warmup")
+    factors = [lr_factor(schedule, epoch) for epoch in range(40)]
+    assert factors[:3] == pytest.approx([1 / 3, 2 / 3, 1.0])
+    assert all(later < earlier for earlier, later in pairwise(factors[2:]))
+    assert 0 < factors[-1] < 0.01

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from leanet.benchmark.suite import Cell, DataSet, Suite, cell_options, effective, slug
 from leanet.config import to_dict
+from leanet.data.class_list import Classes
 from leanet.files import read_json, write_json
 from leanet.methods import leanet
 from leanet.methods.map_models import map_model, trainings
@@ -43,22 +44,26 @@ class Opened(NamedTuple):
     runtime: Runtime
 
 
-def open_data(suite: Suite, data: DataSet, seed: int, out: Path) -> Opened:
-    """Scan and decode a data set, or reuse what another process has decoded.
+def open_data(
+    suite: Suite, data: DataSet, seed: int, out: Path, classes: Classes = "two"
+) -> Opened:
+    """Scan and decode a data set, or reuse what another process has decoded. The folds are the same
+    whether the method tells `classes` apart or only normal from anomalous.
 
     Raises:
         ValueError: anything wrong with the data.
     """
     folder = out / "data" / slug(data.name) / f"seed-{seed}"
-    return _opened(data.path, cell_options(suite, data, seed), folder)
+    return _opened(data.path, cell_options(suite, data, seed), folder, classes)
 
 
 @lru_cache(maxsize=4)
-def _opened(data: Path, options: Options, folder: Path) -> Opened:
+def _opened(data: Path, options: Options, folder: Path, classes: Classes) -> Opened:
     runtime = make_runtime(options.device, options.precision, options.seed)
-    found = find_samples(data, options, needs_anomalous=True)
+    found = find_samples(data, options, needs_anomalous=True, classes=classes)
     material = decode_samples(found, options, folder, runtime, _silent)
-    return Opened(material, found.root, folds_of(material.samples, options), runtime)
+    folds = folds_of(material.samples, options, by_kind=bool(material.classes))
+    return Opened(material, found.root, folds, runtime)
 
 
 def is_finished(suite: Suite, cell: Cell, out: Path) -> bool:
@@ -84,7 +89,8 @@ def is_finished(suite: Suite, cell: Cell, out: Path) -> bool:
 
 def run_cell(suite: Suite, cell: Cell, out: Path) -> None:
     """Train and test one cell; goes on where an interrupted one stopped."""
-    opened = open_data(suite, cell.data, cell.seed, out)
+    classes: Classes = getattr(cell.row.config, "classes", "two")
+    opened = open_data(suite, cell.data, cell.seed, out, classes)
     bench = Bench(
         method=cell.row.method,
         config=cell.row.config,

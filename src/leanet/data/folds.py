@@ -33,7 +33,12 @@ Indices: TypeAlias = tuple[int, ...]
 
 
 def make_folds(
-    samples: Sequence[Sample], num_folds: int, *, seed: int, inner_splits: int = 5
+    samples: Sequence[Sample],
+    num_folds: int,
+    *,
+    seed: int,
+    inner_splits: int = 5,
+    by_kind: bool = False,
 ) -> tuple[Fold, ...]:
     """Cross-validation: every sample tests in exactly one of `fold-0`, `fold-1`, ...
 
@@ -43,18 +48,12 @@ def make_folds(
     of K inner_splits. Otherwise the training samples are split anew into `inner_splits` parts
     (fewer where there are too few samples); 0 leaves `parts` empty.
 
-    Raises `ValueError` if a label has fewer groups than there are folds.
+    Raises `ValueError` if a label (with `by_kind`: a kind) has fewer groups than there are folds.
     """
     if num_folds < 2:
         raise ValueError(f"cross-validation needs at least 2 folds, not {num_folds}")
     everything = range(len(samples))
-    counts = _count_groups(everything, samples)
-    if min(counts.values()) < num_folds:
-        raise ValueError(
-            f"{num_folds} folds need that many normal and anomalous images (groups count once), "
-            f"but there are {_listed(counts)}.\n"
-            "Use fewer folds, or give more images of the rarer kind."
-        )
+    _require_enough(samples, num_folds, by_kind=by_kind)
     tests = _deal(everything, samples, [1] * num_folds, seed)
     reuse = 3 <= num_folds <= 2 * inner_splits
     folds = []
@@ -238,6 +237,24 @@ def _count_groups(indices: Sequence[int], samples: Sequence[Sample]) -> dict[int
         label: sum(any(samples[i].label == label for i in unit) for unit in units)
         for label in (NORMAL, ANOMALOUS)
     }
+
+
+def _require_enough(samples: Sequence[Sample], num_folds: int, *, by_kind: bool) -> None:
+    everything = range(len(samples))
+    if by_kind:
+        units = _units(everything, samples)
+        kinds = Counter(kind for unit in units for kind in {samples[i].kind for i in unit})
+        least, needed = min(kinds.values()), "images of each class"
+        listed = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+    else:
+        counts = _count_groups(everything, samples)
+        least, needed, listed = min(counts.values()), "normal and anomalous images", _listed(counts)
+    if least < num_folds:
+        raise ValueError(
+            f"{num_folds} folds need that many {needed} (groups count once), "
+            f"but there are {listed}.\n"
+            "Use fewer folds, or give more images of the rarer kind."
+        )
 
 
 def _listed(counts: dict[int, int]) -> str:

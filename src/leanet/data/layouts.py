@@ -68,12 +68,17 @@ class _Tree:
 
 
 def recognize(
-    root: Path, images: Iterable[PurePath], normal: str | None = None
+    root: Path,
+    images: Iterable[PurePath],
+    normal: str | None = None,
+    *,
+    normal_required: bool = True,
 ) -> tuple[str, list[Sample]]:
     """The name of the layout (a key of `LAYOUTS`) and the samples, in the order of `images`.
 
     `images` are paths relative to `root`; `normal` names the normal class where folders are
-    classes. Raises `ValueError` for a tree of another shape, and for classes of which none, or more
+    classes; unless it is required, all images have the label NORMAL where no class could be it.
+    Raises `ValueError` for a tree of another shape, and for classes of which none, or more
     than one, could be the normal one.
     """
     paths = tuple(images)
@@ -84,13 +89,13 @@ def recognize(
     tree = _tree(root, paths)
     tops = {path.parts[0].casefold() for path in tree.pictures}
     if tops & {"train", "training"} or (tops and tops <= set(SPLIT_FOLDERS)):
-        return _read_splits(tree, normal)
+        return _read_splits(tree, normal, normal_required)
     if not tops:
         raise ValueError(unknown_layout(root, paths))
     if tops <= {"positive", "negative"} and normal in {None, "negative", "Negative"}:
         return "positive-negative", _read_positive_negative(tree)
     _refuse_several(root, tree.pictures)
-    return "class-folders", _read_classes(tree, tree.pictures, 0, normal)
+    return "class-folders", _read_classes(tree, tree.pictures, 0, normal, normal_required)
 
 
 def unknown_layout(root: Path, images: Sequence[PurePath]) -> str:
@@ -136,7 +141,7 @@ def _read_positive_negative(tree: _Tree) -> list[Sample]:
     return [tree.sample(path, labels[path.parts[0].casefold()], 1) for path in tree.pictures]
 
 
-def _read_splits(tree: _Tree, normal: str | None) -> tuple[str, list[Sample]]:
+def _read_splits(tree: _Tree, normal: str | None, required: bool) -> tuple[str, list[Sample]]:
     """`train/` and `test/` with a folder per class; MVTec AD if training shows only normal images
     or masks are there."""
     pictures = [
@@ -146,16 +151,23 @@ def _read_splits(tree: _Tree, normal: str | None) -> tuple[str, list[Sample]]:
     ]
     if not pictures:
         raise ValueError(unknown_layout(tree.root, tree.pictures))
-    samples = _read_classes(tree, pictures, 1, normal)
-    one_class = all(sample.label == NORMAL for sample in samples if sample.split == "train")
+    samples = _read_classes(tree, pictures, 1, normal, required)
+    trained = {sample.kind.casefold() for sample in samples if sample.split == "train"}
+    one_class = len(trained) == 1 and samples[0].label == NORMAL
     return ("mvtec" if tree.masks or one_class else "class-folders"), samples
 
 
 def _read_classes(
-    tree: _Tree, pictures: Sequence[PurePath], level: int, normal: str | None
+    tree: _Tree, pictures: Sequence[PurePath], level: int, normal: str | None, required: bool
 ) -> list[Sample]:
     """Samples whose kind is the folder at `level`; the normal class has label NORMAL."""
-    normal_classes = _normal_classes(tree.root, {path.parts[level] for path in pictures}, normal)
+    classes = {path.parts[level] for path in pictures}
+    try:
+        normal_classes = _normal_classes(tree.root, classes, normal)
+    except ValueError:
+        if required or normal is not None:
+            raise
+        normal_classes = classes
     return [
         tree.sample(path, NORMAL if path.parts[level] in normal_classes else ANOMALOUS, level)
         for path in pictures

@@ -27,14 +27,49 @@ Balance = Literal["none", "loss", "batches"]
 ANOMALOUS_SHARE = 0.25  # of each batch under balance "batches"
 
 
+class Joined:
+    """Several caches of equally shaped arrays, numbered one after the other."""
+
+    def __init__(self, caches: Sequence[Cache]) -> None:
+        self.caches, self.device = tuple(caches), caches[0].device
+        self._starts = np.cumsum([0, *(len(cache) for cache in caches)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def take(self, indices: Sequence[int]) -> Tensor:
+        """The arrays of these numbers, [B, ...], on the device."""
+        numbers = np.asarray(indices)
+        found = np.searchsorted(self._starts, numbers, side="right") - 1
+        parts, places = [], []
+        for k, cache in enumerate(self.caches):
+            (place,) = np.nonzero(found == k)
+            if place.size:
+                parts.append(cache.take((numbers[place] - self._starts[k]).tolist()))
+                places.append(place)
+        if len(parts) == 1:
+            return parts[0]
+        order = torch.from_numpy(np.argsort(np.concatenate(places)))
+        return torch.cat(parts)[order.to(self.device)]
+
+
+class Part(NamedTuple):
+    """Images that `share` of every batch is drawn from, beside the others."""
+
+    indices: tuple[int, ...]
+    share: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Part of a data set, ready to be drawn from: `indices` point into the caches."""
+    """Part of a data set, ready to be drawn from: `indices` point into the caches, and so do those
+    of `extra`, which are drawn in training only."""
 
-    images: Cache
+    images: Cache | Joined
     labels: tuple[int, ...]  # of all samples of the caches
     indices: tuple[int, ...]
     maps: Cache | None = None
+    extra: tuple[Part, ...] = ()
 
     def batch(self, indices: Sequence[int]) -> Batch:
         """The batch of these samples."""
@@ -62,7 +97,28 @@ def epoch_order(
     A last batch of one is merged into the batch before (batch norm cannot train on it). With
     balance "batches" the anomalous samples are spread over the batches and drawn again, with
     replacement, until they make up a quarter of each.
+
+    Extra images take their share of every batch. There are as many batches as without them, so the
+    others appear once at most: which of them, changes from epoch to epoch.
     """
+    counts = [max(1, round(part.share * batch_size)) for part in source.extra]
+    room = max(2, batch_size - sum(counts))
+    batches = _real_order(source, room, generator, balance)
+    if not source.extra:
+        return batches
+    steps = len(_real_order(source, batch_size, torch.Generator(), balance))
+    batches = batches[:steps]
+    for part, count in zip(source.extra, counts, strict=True):
+        drawn = _cycled(part.indices, count * len(batches), generator)
+        for k, batch in enumerate(batches):
+            batch += drawn[k * count : (k + 1) * count]
+    return batches
+
+
+def _real_order(
+    source: Source, batch_size: int, generator: torch.Generator, balance: Balance
+) -> list[list[int]]:
+    """The batches of an epoch without the extra images."""
     normal = [i for i in source.indices if source.labels[i] != ANOMALOUS]
     anomalous = [i for i in source.indices if source.labels[i] == ANOMALOUS]
     share = len(anomalous) / max(len(source.indices), 1)

@@ -36,15 +36,21 @@ class Scan:
 
 
 def scan(
-    data: Path, *, normal: str | None = None, positives: int | None = None, seed: int = 0
+    data: Path,
+    *,
+    normal: str | None = None,
+    positives: int | None = None,
+    seed: int = 0,
+    normal_required: bool = True,
 ) -> Scan:
     """The samples of a folder in one of the known layouts, or of a CSV file.
 
     `normal` names the normal class of a folder-per-class layout. `positives` keeps that many
     anomalous samples, drawn with `seed` without regard to their kinds, as the LEA-Net paper draws
     its sets. Folder samples come in natural order (image2 before image10), those of a table in its
-    order. Raises `ValueError` for a missing path, an unknown layout, and data without images or
-    without normal images.
+    order. Unless a normal class is required, all samples of a folder-per-class layout without one
+    have the label NORMAL. Raises `ValueError` for a missing path, an unknown layout, and data
+    without images or without normal images.
     """
     if not data.exists():
         siblings = [entry.name for entry in data.parent.iterdir()] if data.parent.is_dir() else []
@@ -52,7 +58,10 @@ def scan(
             f"{data} does not exist{nearest(data.name, siblings)}; "
             "give a folder of images or a CSV file"
         )
-    found = _scan_folder(data, normal) if data.is_dir() else _scan_table(data, normal)
+    if data.is_dir():
+        found = _scan_folder(data, normal, normal_required)
+    else:
+        found = _scan_table(data, normal)
     if not any(sample.label == NORMAL for sample in found.samples):
         raise ValueError(
             f"{data} ({found.layout}) has no normal images, only {len(found.samples)} anomalous "
@@ -134,7 +143,7 @@ def visible_files(root: Path) -> Iterator[PurePath]:
         yield from (PurePath(folder, name).relative_to(root) for name in filter(_visible, names))
 
 
-def _scan_folder(root: Path, normal: str | None) -> Scan:
+def _scan_folder(root: Path, normal: str | None, normal_required: bool) -> Scan:
     files = sorted(visible_files(root), key=natural_key)
     images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
     if not images:
@@ -142,7 +151,7 @@ def _scan_folder(root: Path, normal: str | None) -> Scan:
             f"{root} holds no images, only {len(files)} other files; "
             f"image files end in {', '.join(sorted(IMAGE_SUFFIXES))}"
         )
-    layout, samples = recognize(root, images, normal)
+    layout, samples = recognize(root, images, normal, normal_required=normal_required)
     used = {sample.path for sample in samples} | {sample.mask for sample in samples}
     used.add(root / GROUPS_FILE)
     return Scan(

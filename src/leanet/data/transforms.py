@@ -16,10 +16,11 @@ from torch.nn import functional
 
 from leanet.records import Batch
 
-Augment = Literal["none", "flips", "affine"]
+Augment = Literal["none", "flips", "affine", "crop"]
 MAX_TURN = math.radians(15)
 MAX_ZOOM = 0.1
 MAX_SHIFT = 0.06  # of the side
+LEAST_CROP = 0.7  # of the area
 
 
 def augment(batch: Batch, how: Augment) -> Batch:
@@ -27,10 +28,11 @@ def augment(batch: Batch, how: Augment) -> Batch:
 
     flips: one of the eight mirrored and turned copies, per image. affine: that, then a turn of up
     to 15 degrees, a zoom of up to 10 % and a shift of up to 6 %, mirrored beyond the border.
+    crop: mirrored left to right or not, then a square of 70 to 100 % of the area, enlarged.
     """
     if how == "none":
         return batch
-    matrix = _dihedral(len(batch.image))
+    matrix = _crop(len(batch.image)) if how == "crop" else _dihedral(len(batch.image))
     if how == "affine":
         matrix = matrix @ _small_affine(len(batch.image))
     image = move(batch.image, matrix)
@@ -54,6 +56,15 @@ def _dihedral(count: int) -> Tensor:
     mirror = torch.randint(2, (count,)) * 2.0 - 1.0
     matrix = _rotation(turn).round()
     matrix[:, :, 0] *= mirror[:, None]
+    return matrix
+
+
+def _crop(count: int) -> Tensor:
+    side = (1 - (1 - LEAST_CROP) * torch.rand(count)).sqrt()
+    matrix = torch.eye(3).repeat(count, 1, 1)
+    matrix[:, 0, 0] = side * (torch.randint(2, (count,)) * 2.0 - 1.0)
+    matrix[:, 1, 1] = side
+    matrix[:, :2, 2] = (torch.rand(count, 2) * 2 - 1) * (1 - side)[:, None]
     return matrix
 
 

@@ -19,8 +19,15 @@ from typing import Any, Final, Protocol
 import torch
 
 from leanet.data.cache import UnreadableImagesError
+from leanet.data.class_list import class_of
 from leanet.data.images import UnreadableImageError
 from leanet.files import write_csv, write_json
+from leanet.inference.class_tables import (
+    most_probable,
+    numbers_of,
+    probabilities,
+    write_class_tables,
+)
 from leanet.inference.ground_truth import PRO_LIMIT, PixelTally, empty_counts, spread
 from leanet.inference.intervals import LEVEL, intervals
 from leanet.inference.judge import Outputs, judge
@@ -50,6 +57,14 @@ _IMAGE_COLUMNS: Final = {
     "overkill": "overkill",
     "threshold": "threshold",
 }
+_CLASS_COLUMNS: Final = {
+    "accuracy": "accuracy",
+    "majority": "majority class",
+    "balanced_accuracy": "balanced",
+    "macro_f1": "macro F1",
+    "nll": "NLL",
+    "ece": "ECE",
+}
 _PIXEL_COLUMNS: Final = {
     "auroc": "AUROC",
     "aupro": f"AUPRO {PRO_LIMIT}",
@@ -77,13 +92,14 @@ class Evaluation:
     pixel: dict[str, float] | None
     num_unmasked: int  # anomalous images left out of `pixel` for want of a readable mask
     unreadable: tuple[Path, ...]  # images and masks that were left out
+    classes: dict[str, float] | None = None  # `ops.classes.class_metrics`, of several classes
 
 
 def evaluate(  # noqa: PLR0913 - the options of a verb, by name
     detector: Detector,
     samples: Sequence[Sample],
     *,
-    threshold: float,
+    threshold: float | None,
     out: Path,
     device: torch.device,
     part_thresholds: Mapping[str, float] | None = None,
@@ -94,8 +110,10 @@ def evaluate(  # noqa: PLR0913 - the options of a verb, by name
     overwrite: bool = False,
     tell: Tell = print,
 ) -> Evaluation:
-    """Judge labeled images; writes `out/predictions.csv` and `out/metrics.json`.
+    """Judge labeled images; writes `out/predictions.csv` and `out/metrics.json`; for a detector of
+    several classes also `confusion.csv` and `per_class.csv` (`leanet.inference.class_tables`).
 
+    `threshold` is None for a detector that knows no normal class: its score says nothing.
     `part_thresholds` are working points of the detector's single scores, by name; `map_threshold`
     is one of the map. `seed` draws the bootstrap. With `skip_bad`, unreadable images are left out,
     and images with an unreadable mask count for their score only.
@@ -103,9 +121,11 @@ def evaluate(  # noqa: PLR0913 - the options of a verb, by name
     Raises:
         UnreadableImagesError: images or masks cannot be read, without `skip_bad`.
         ValueError: no samples, a mask of another size than its image, earlier results in `out`,
-            an impossible option, or a detector without such a part or with scores that are not
-            finite.
+            an impossible option, a class that the detector does not know, or a detector without
+            such a part or with scores that are not finite.
     """
+    classes: tuple[str, ...] = getattr(detector, "classes", ())
+    true = numbers_of(samples, classes) if classes else {}
     check_options(threshold, batch_size)
     refuse_earlier(out, (PREDICTIONS, METRICS), overwrite=overwrite)
     judging: _Judging = partial(judge, detector, device=device, batch_size=batch_size)
@@ -118,7 +138,7 @@ def evaluate(  # noqa: PLR0913 - the options of a verb, by name
     bad += [] if pixel is None else pixel.bad_masks
     if bad and not skip_bad:
         raise UnreadableImagesError(bad)
-    thresholds = {"score": threshold, **(part_thresholds or {})}
+    thresholds = {} if threshold is None else {"score": threshold, **(part_thresholds or {})}
     _require_scores(scores, thresholds)
     tell_left_out(bad, tell)
     labels = [sample.label for sample in judged]
@@ -129,8 +149,13 @@ def evaluate(  # noqa: PLR0913 - the options of a verb, by name
         pixel=None if pixel is None else pixel.figures(map_threshold),
         num_unmasked=0 if pixel is None else pixel.num_unmasked,
         unreadable=tuple(error.path for error in bad),
+        classes=write_class_tables(
+            out, classes, [true[sample.path] for sample in judged], probabilities(scores, classes)
+        )
+        if classes
+        else None,
     )
-    write_csv(out / PREDICTIONS, _rows(judged, scores, threshold))
+    write_csv(out / PREDICTIONS, _rows(judged, scores, threshold, classes))
     write_json(out / METRICS, to_json(evaluation))
     return evaluation
 
@@ -143,7 +168,11 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
 def to_text(evaluation: Evaluation) -> str:
     """Aligned tables for the terminal and, below each, what it means in plain words; undefined
     figures are shown as "-"."""
-    lines = [*_table("images", evaluation.image, _IMAGE_COLUMNS), "", *_in_words(evaluation)]
+    lines = []
+    if evaluation.classes is not None:
+        lines = [*_table("images", {"classes": evaluation.classes}, _CLASS_COLUMNS), ""]
+    if evaluation.image:
+        lines += [*_table("images", evaluation.image, _IMAGE_COLUMNS), "", *_in_words(evaluation)]
     if evaluation.pixel is not None:
         shown = {key: name for key, name in _PIXEL_COLUMNS.items() if key in evaluation.pixel}
         lines += ["", *_table("pixels", {"map": evaluation.pixel}, shown), ""]
@@ -204,21 +233,28 @@ def _require_scores(scores: Mapping[str, Sequence[float]], thresholds: Mapping[s
 
 
 def _rows(
-    samples: Sequence[Sample], scores: Mapping[str, Sequence[float]], threshold: float
+    samples: Sequence[Sample],
+    scores: Mapping[str, Sequence[float]],
+    threshold: float | None,
+    classes: tuple[str, ...],
 ) -> list[dict[str, Any]]:
     """The rows of predictions.csv."""
     rows = []
     for k, sample in enumerate(samples):
         parts = {name: values[k] for name, values in scores.items()}
         score = parts.pop("score")
-        row = {
+        row: dict[str, Any] = {
             "path": sample.path.as_posix(),
             "label": sample.label,
             "kind": sample.kind,
             "score": score,
-            "verdict": verdict(score, threshold),
+            "verdict": "" if threshold is None else verdict(score, threshold),
             "threshold": threshold,
         }
+        if threshold is None:
+            row |= {"label": "", "score": "", "threshold": ""}
+        if classes:
+            row |= {"true": class_of(sample), "predicted": most_probable(parts, classes)}
         rows.append(row | parts)
     return rows
 

@@ -22,8 +22,8 @@ from leanet.records import Detector, Prediction
 
 
 class Outputs(NamedTuple):
-    """What a detector gave for a batch: `scores` by name ("score" and the parts), each [B], maps
-    [B, h, w] or None, and the files' own sizes (height, width)."""
+    """What a detector gave for a batch: `scores` by name ("score", the parts, and p_CLASS), each
+    [B], maps [B, h, w] or None, and the files' own sizes (height, width)."""
 
     paths: tuple[Path, ...]
     sizes: tuple[tuple[int, int], ...]
@@ -49,7 +49,7 @@ def judge(
         detector.eval()
     for loaded in stream(paths, detector.img_size, batch_size=batch_size, bad=bad):
         prediction = _run(detector, loaded.image.to(device))
-        yield _outputs(loaded, prediction)
+        yield _outputs(loaded, prediction, getattr(detector, "classes", ()))
 
 
 @torch.inference_mode()
@@ -77,8 +77,8 @@ def full_float32(device: torch.device) -> Iterator[None]:
             setting.fp32_precision = value
 
 
-def _outputs(loaded: Loaded, prediction: Prediction) -> Outputs:
-    named = {"score": prediction.score, **prediction.parts}
+def _outputs(loaded: Loaded, prediction: Prediction, classes: tuple[str, ...]) -> Outputs:
+    named = prediction.named(classes)
     scores = {name: value.double().cpu() for name, value in named.items()}
     maps = None if prediction.map is None else prediction.map[:, 0].float().cpu()
     finite = torch.stack([value.isfinite() for value in scores.values()]).all(dim=0)

@@ -22,6 +22,7 @@ from leanet.data.cache import UnreadableImagesError
 from leanet.data.images import IMAGE_SUFFIXES, UnreadableImageError
 from leanet.data.scan import SKIPPED_NAMES, natural_key
 from leanet.files import write_csv
+from leanet.inference.class_tables import most_probable
 from leanet.inference.heatmap import MAP_TOP
 from leanet.inference.judge import Outputs, judge
 from leanet.inference.pictures import Pictures
@@ -37,12 +38,15 @@ _LISTED = 5
 
 
 class Judged(NamedTuple):
-    """One image's score, its verdict, and the named single scores that the score was made of."""
+    """One image's score, its verdict, and the named single scores that the score was made of; of a
+    detector of several classes their probabilities (p_CLASS) and the predicted one. Without a
+    normal class score and verdict are nan and ""."""
 
     path: Path
     score: float
-    verdict: Verdict
+    verdict: Verdict | Literal[""]
     parts: dict[str, float]
+    predicted: str = ""
 
 
 def find_images(paths: Sequence[str | Path]) -> list[Path]:
@@ -75,7 +79,7 @@ def predict(  # noqa: PLR0913 - the options of a verb, by name
     detector: Detector,
     paths: Sequence[Path],
     *,
-    threshold: float,
+    threshold: float | None,
     out: Path,
     device: torch.device,
     map_top: float | None = None,
@@ -93,6 +97,9 @@ def predict(  # noqa: PLR0913 - the options of a verb, by name
     raw map as 16-bit PNG (`maps.json` says its scale), both under the image's place below the
     common folder of all images: `a.png` keeps its name, `a.jpg` becomes `a.jpg.png`. `map_top` is
     the map value of the last color, 30 (dE00) if None; a line is drawn at `map_threshold`.
+
+    A detector of several classes also gives the predicted one and the probability of each
+    (p_CLASS); it has no score and no verdict, `threshold` None, if none of them is the normal one.
 
     Unreadable images are left out with `skip_bad`: they are told, and have a row with the verdict
     "unreadable". Pictures of an earlier call that have no successor stay when overwriting.
@@ -113,6 +120,7 @@ def predict(  # noqa: PLR0913 - the options of a verb, by name
     check_options(threshold, batch_size)
     refuse_earlier(out, (PREDICTIONS,), overwrite=overwrite)
     pictures.refuse_as_images(paths)
+    classes: tuple[str, ...] = getattr(detector, "classes", ())
     bad: list[UnreadableImageError] = []
     judged: list[Judged] = []
     batches = judge(detector, paths, device=device, batch_size=batch_size, bad=bad)
@@ -120,9 +128,9 @@ def predict(  # noqa: PLR0913 - the options of a verb, by name
         batches = pictures.written(batches, paths, tell)
     with Progress("judging images", total=len(paths)) as bar:
         for batch in batches:
-            judged += _judged(batch, threshold)
+            judged += _judged(batch, threshold, classes)
             bar.advance(steps=len(judged) + len(bad) - bar.done)
-    rows = _rows(paths, judged, threshold)
+    rows = _rows(paths, judged, threshold, classes)
     if bad and not skip_bad:
         write_csv(out / PARTIAL, rows)
         tell(f"the results of the other {len(judged)} image(s) are in {out / PARTIAL}")
@@ -142,9 +150,9 @@ def verdict(score: float, threshold: float) -> Verdict:
     return "anomalous" if score >= threshold else "normal"
 
 
-def check_options(threshold: float, batch_size: int) -> None:
-    """Raise `ValueError` unless the threshold is finite and the batch size at least 1."""
-    if not math.isfinite(threshold) or batch_size < 1:
+def check_options(threshold: float | None, batch_size: int) -> None:
+    """Raise `ValueError` unless the threshold, if any, is finite and the batch size at least 1."""
+    if not math.isfinite(threshold or 0) or batch_size < 1:
         raise ValueError(
             f"threshold must be finite and batch_size at least 1, not {threshold} and {batch_size}"
         )
@@ -167,17 +175,24 @@ def tell_left_out(bad: Sequence[UnreadableImageError], tell: Tell) -> None:
         tell(f"left out {len(bad)} unreadable image(s): {listed}")
 
 
-def _judged(batch: Outputs, threshold: float) -> list[Judged]:
+def _judged(batch: Outputs, threshold: float | None, classes: tuple[str, ...]) -> list[Judged]:
     judged = []
     for k, path in enumerate(batch.paths):
         parts = {name: values[k] for name, values in batch.scores.items()}
         score = parts.pop("score")
-        judged.append(Judged(path, score, verdict(score, threshold), parts))
+        predicted = most_probable(parts, classes) if classes else ""
+        if threshold is None:
+            judged.append(Judged(path, math.nan, "", parts, predicted))
+        else:
+            judged.append(Judged(path, score, verdict(score, threshold), parts, predicted))
     return judged
 
 
 def _rows(
-    paths: Sequence[Path], judged: Sequence[Judged], threshold: float
+    paths: Sequence[Path],
+    judged: Sequence[Judged],
+    threshold: float | None,
+    classes: tuple[str, ...],
 ) -> list[dict[str, Any]]:
     """The rows of predictions.csv, in the order of `paths`."""
     judged_by_path = {one.path: one for one in judged}
@@ -185,11 +200,16 @@ def _rows(
     for path in paths:
         one = judged_by_path.get(path)
         if one is None:
-            unreadable = {"score": "", "verdict": "unreadable", "threshold": ""}
-            rows.append({"path": path.as_posix(), **unreadable})
+            known = {} if threshold is None else {"score": "", "verdict": "unreadable"}
+            more = {"predicted": "unreadable"} if classes else {}
+            rows.append({"path": path.as_posix(), **known, **more})
             continue
-        row = {"score": one.score, "verdict": one.verdict, "threshold": threshold}
-        rows.append({"path": path.as_posix(), **row, **one.parts})
+        row: dict[str, Any] = {"path": path.as_posix()}
+        if threshold is not None:
+            row |= {"score": one.score, "verdict": one.verdict, "threshold": threshold}
+        if classes:
+            row["predicted"] = one.predicted
+        rows.append(row | one.parts)
     return rows
 
 

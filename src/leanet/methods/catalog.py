@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 from leanet.config import nearest
-from leanet.methods import classifier, leanet
+from leanet.methods import attention, classifier, leanet
 from leanet.methods.map_catalog import MAP_METHODS
 from leanet.methods.recipe import Method
 
 METHODS: dict[str, Method] = {
     **MAP_METHODS,
     "classifier": Method(
-        classifier.Config, classifier.PRESETS, classifier.train, classifier.build, True
+        attention.Config, classifier.PRESETS, classifier.train, classifier.build, True
     ),
     "leanet": Method(leanet.Config, leanet.PRESETS, leanet.train, leanet.build, True),
 }

@@ -28,13 +28,15 @@ class Reader(nn.Module):
 
     def forward(self, network: nn.Module, image: Tensor, anomaly_map: Tensor) -> LEAOutput:
         """Run the network."""
+        output: LEAOutput = network(self.prepare(image, anomaly_map), anomaly_map)
+        return output
+
+    def prepare(self, image: Tensor, anomaly_map: Tensor) -> Tensor:
+        """The input of the classifier."""
         seen = adn_input(image, anomaly_map, self.how)
         if self.how == "4_channel":
-            seen = torch.cat([self.normalize(seen[:, :3]), seen[:, 3:]], dim=1)
-        elif self.how != "map":
-            seen = self.normalize(seen)
-        output: LEAOutput = network(seen, anomaly_map)
-        return output
+            return torch.cat([self.normalize(seen[:, :3]), seen[:, 3:]], dim=1)
+        return seen if self.how == "map" else self.normalize(seen)
 
 
 class LEADetector(DetectorModule):
@@ -84,6 +86,23 @@ class LEADetector(DetectorModule):
         for name, w in self.strengths().items():
             pictures[f"strength {name}"] = image.new_full((len(image), 1, 1, 1), w)
         return pictures
+
+    def prepare(self, image: Tensor, network_map: Tensor | None = None) -> tuple[Tensor, ...]:
+        """The classifier's input and the network map, both of the networks' side; a `network_map`
+        that is given takes the place of the map model's."""
+        if network_map is None:
+            drawn = self._at_network_size(self.map_model(image).map)
+            network_map = to_network(drawn, self.scale)
+        return self.reader.prepare(self._at_network_size(image), network_map), network_map
+
+    def logits_of(self, output: Any, head: str = "") -> Tensor:
+        """Those of the head adn (default) or aan."""
+        heads = {"": output.adn, "adn": output.adn, "aan": output.aan}
+        logits = heads.get(head)
+        if not isinstance(logits, Tensor):
+            known = ", ".join(name for name, value in heads.items() if name and value is not None)
+            raise ValueError(f"head {head!r}: this network has the head(s) {known}")
+        return logits
 
     def strengths(self) -> dict[str, float]:
         """w of every attention point."""

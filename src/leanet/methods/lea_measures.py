@@ -46,9 +46,11 @@ def measure_attention(
     indices: tuple[int, ...],
 ) -> dict[str, Any]:
     """What the attention does to the anomalous training images, which it is there for: strength,
-    mean and spatial SD of M at each point."""
+    mean and spatial SD of M at each point; {} if there are none."""
     network.eval()
     indices = tuple(i for i in indices if data.labels[i] == ANOMALOUS)
+    if not indices:
+        return {}
     source = Source(images=data.images, labels=data.labels, indices=indices, maps=maps.maps)
     means: dict[int, list[float]] = {}
     spreads: dict[int, list[float]] = {}

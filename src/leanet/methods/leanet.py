@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from leanet.config import option
 from leanet.methods import colorizer, supervised
 from leanet.methods.choice import train_best
+from leanet.methods.extra import Extra
 from leanet.methods.lea_detector import LEADetector, Reader
 from leanet.methods.lea_measures import measure_attention, scores_on_maps
 from leanet.methods.map_models import MapMode, TrainingMaps, training_maps
@@ -59,6 +60,9 @@ from leanet.runtime import Runtime
 class Config(supervised.Config):
     """Options of LEA-Net, beside those of the plain classifier."""
 
+    self_attention: Literal["none", "se", "cbam", "eca", "simam", "srm"] = option(
+        "none", "attention module inside every block of the classifier, as in the LEA-Net program"
+    )
     adn_input: AdnInput = option(
         "image",
         "what the classifier sees of image I and map x: image, map, 4_channel, "
@@ -136,7 +140,14 @@ def build_network(config: Config, img_size: int) -> LEANet:
     outputs = config.num_outputs
     learned: Learned = "positive" if config.strength_nonneg else "free"
     return LEANet(
-        supervised.build_classifier(config, IN_CHANS[config.adn_input], img_size),
+        supervised.build_classifier(
+            config,
+            IN_CHANS[config.adn_input],
+            outputs,
+            img_size,
+            self_attention=config.self_attention,
+            identity_start=supervised.has_weights(config),
+        ),
         None if config.aan == "none" else build_aan(config.aan, 1, outputs, img_size=img_size),
         _points(config),
         attention=attention,
@@ -162,8 +173,9 @@ def train(
     (config,) = chosen_from.values()
     source = find_source(config.map_source, config.map_model, data, runtime)
     begun = begin(config, fold, data, runtime, experience)
-    maps = training_maps(source, config.map_mode, fold, data, folder, runtime)
-    prepared = Prepared(begun, maps, describe(source, maps.model))
+    extras = supervised.extras_of(config, fold, begun.rest, data, folder, runtime)
+    maps = training_maps(source, config.map_mode, fold, data, folder, runtime, extras)
+    prepared = Prepared(begun, maps, describe(source, maps.model), extras=extras)
     return train_prepared(config, prepared, fold, data, folder, runtime, experience)
 
 
@@ -208,12 +220,14 @@ class Begun(NamedTuple):
 
 class Prepared(NamedTuple):
     """What phase 2 starts from: network maps of all samples that are looked at, and what drew them
-    (as `map_sources.describe` says it). detailed: the journal tells accuracies and strengths."""
+    (as `map_sources.describe` says it). detailed: the journal tells accuracies and strengths.
+    extras: more images to train on, whose maps stand behind those of the samples."""
 
     begun: Begun
     maps: TrainingMaps
     drawn_by: dict[str, Any]
     detailed: bool = False
+    extras: tuple[Extra, ...] = ()
 
 
 def begin(
@@ -254,10 +268,11 @@ def train_prepared(
         maps=maps.maps,
         epochs=experience.epochs if experience else None,
         param_groups=_param_groups(config, network),
+        extras=prepared.extras,
     )
     epochs = supervised.train_network(config, plan, data, folder, runtime)
     remarks = {**maps.remarks, **measure_attention(network, reader, data, maps, rest)}
-    remarks["trained_on"] = supervised.counts(rest, data)
+    remarks |= {"trained_on": supervised.counts(rest, data), **supervised.told_of(prepared.extras)}
     if experience is None:
         unseen = held or rest
         scores = scores_on_maps(network, reader, data, maps, unseen)

@@ -29,8 +29,10 @@ from torch import Tensor
 
 from leanet.config import to_dict
 from leanet.data.cache import Cache, images_in_unit_range
+from leanet.data.loader import Joined
 from leanet.files import reserve
 from leanet.methods.detector_file import read_detector, write_detector
+from leanet.methods.extra import Extra, extra_sources, joined
 from leanet.methods.map_catalog import find_map_method, name_of
 from leanet.methods.recipe import INFERENCE_BATCH, DetectorModule, Material
 from leanet.ops.maps import MapScale, PixelHistogram, fit_scale, to_network
@@ -73,7 +75,8 @@ class MapSource:
 
 class TrainingMaps(NamedTuple):
     """maps: network maps in [0, 1] of all samples, [N, 1, S, S] (zero outside the fold's training
-    part); model: draws the maps of new images; scale: from a raw map to a network map; remarks."""
+    part), then of the extra images; model: draws the maps of new images; scale: from a raw map to a
+    network map; remarks."""
 
     maps: Cache
     model: DetectorModule
@@ -88,10 +91,13 @@ def training_maps(
     data: Material,
     folder: Path,
     runtime: Runtime,
+    extras: Sequence[Extra] = (),
 ) -> TrainingMaps:
     """Train (or take from the run folder) the map models of a fold and draw its training maps into
-    a file in `folder`, which may be deleted after the training."""
-    shape = (len(data.samples), 1, data.img_size, data.img_size)
+    a file in `folder`, which may be deleted after the training. The map of an extra image comes
+    from the model that draws that of the sample it was made from."""
+    images, from_sample = joined(data, extras), _by_sample(extras, len(data.samples))
+    shape = (len(images), 1, data.img_size, data.img_size)
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / MAPS
     file.unlink(missing_ok=True)
@@ -101,7 +107,9 @@ def training_maps(
     made = source.mode(mode, fold)
     for part in fold.parts if made == "out_of_fold" else (fold.train,):
         drawer = source.model(_rest(fold, part), data, runtime) if made == "out_of_fold" else model
-        draw(drawer, data.images, part, maps)
+        draw(drawer, images, (*part, *(e for i in part for e in from_sample.pop(i, ()))), maps)
+    if left := [e for made in from_sample.values() for e in made]:
+        draw(model, images, left, maps)
     normals = [i for i in fold.train if data.labels[i] == NORMAL]
     scale = fit_scale(_planes(maps, normals), source.quantile, source.headroom)
     remarks = {
@@ -111,7 +119,7 @@ def training_maps(
         "map_mean_training_normals": float(np.mean([maps[i].mean() for i in normals])),
         "map_shift": map_shift(model, scale, source.quantile, fold, data),
     }
-    for index in fold.train:
+    for index in (*fold.train, *range(len(data.samples), len(images))):
         maps[index] = to_network(torch.from_numpy(maps[index]), scale).numpy()
     return TrainingMaps(Cache(maps, runtime.device), model, scale, remarks)
 
@@ -160,7 +168,10 @@ def map_model(
 
 @torch.inference_mode()
 def draw(
-    model: DetectorModule, images: Cache, indices: Sequence[int], target: np.ndarray[Any, Any]
+    model: DetectorModule,
+    images: Cache | Joined,
+    indices: Sequence[int],
+    target: np.ndarray[Any, Any],
 ) -> None:
     """Write the raw maps of some images into `target` [N, 1, S, S]."""
     for chosen in _chunks(indices):
@@ -171,6 +182,14 @@ def draw(
 
 def _planes(maps: np.ndarray[Any, Any], indices: Sequence[int]) -> Iterable[Tensor]:
     return (torch.from_numpy(maps[chosen]) for chosen in _chunks(indices))
+
+
+def _by_sample(extras: Sequence[Extra], first: int) -> dict[int, list[int]]:
+    """Sample -> the numbers, from `first` on, of the extra images made from it; -1 = from none."""
+    made: dict[int, list[int]] = {}
+    for number, source in enumerate(extra_sources(extras), start=first):
+        made.setdefault(source, []).append(number)
+    return made
 
 
 def _rest(fold: Fold, part: Sequence[int]) -> tuple[int, ...]:

@@ -40,6 +40,8 @@ class Material:
     img_size: int
     run: Path
     root: Path = Path()
+    classes: tuple[str, ...] = ()  # to tell apart; () = normal and anomalous
+    normal: str | None = None  # the normal one of `classes`, if one is
     labels: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -68,10 +70,32 @@ class DetectorModule(nn.Module):
     logits: tuple[str, ...] = ()  # outputs that are logits: 0 = probability 0.5
     map_unit: str | None = None  # unit of the map; None = there is no map
     map_top: float | None = None  # where the color scale of heat maps ends, in that unit
+    classes: tuple[str, ...] = ()  # that it tells apart; () = normal and anomalous
+    normal: int | None = None  # the normal one of `classes`; without it the score is always 0
 
     def forward(self, image: Tensor) -> Prediction:
         """Images [B, 3, S, S] in [0, 1] -> Prediction."""
         raise TypeError(f"{type(self).__name__} is no complete detector: it lacks forward")
+
+    def prepare(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Images [B, 3, S, S] in [0, 1] -> what `network` is given.
+
+        Raises ValueError if there is no network with logits, so that class activation maps and
+        the like cannot be drawn.
+        """
+        raise ValueError(
+            f"{type(self).__name__} has no classifier, so there is nothing to draw a class "
+            "activation map of; explain a classifier or a LEA-Net run"
+        )
+
+    def logits_of(self, output: Any, head: str = "") -> Tensor:
+        """What `network(*prepare(image))` gave -> logits [B, K]; K = 1: the logit of "anomalous".
+
+        `head` is one of several heads; "" the one that decides.
+
+        Raises ValueError for an unknown head, or where `prepare` does.
+        """
+        raise ValueError(f"{type(self).__name__} has no classifier with logits")
 
     def extra(self) -> dict[str, Any]:
         """JSON values that the weights do not hold."""
@@ -129,6 +153,6 @@ def _outputs(detector: nn.Module, images: Cache, indices: Sequence[int]) -> dict
     for start in range(0, len(indices), INFERENCE_BATCH):
         chosen = indices[start : start + INFERENCE_BATCH]
         prediction = detector(images_in_unit_range(images.take(chosen)))
-        for name, value in {"score": prediction.score, **prediction.parts}.items():
+        for name, value in prediction.named(getattr(detector, "classes", ())).items():
             collected.setdefault(name, []).append(value.double().cpu())
     return {name: torch.cat(values) for name, values in collected.items()}

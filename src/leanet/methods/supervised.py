@@ -4,6 +4,7 @@ same options, so that a comparison of the two compares the methods and nothing e
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,8 +18,11 @@ from torch.nn import functional
 from leanet.config import option
 from leanet.data.cache import Cache
 from leanet.data.folds import hold_out
-from leanet.data.loader import ANOMALOUS_SHARE, Balance, Source
+from leanet.data.loader import ANOMALOUS_SHARE, Source
 from leanet.data.transforms import Augment, augment
+from leanet.methods.balance import Wanted, of_several, of_two
+from leanet.methods.extra import Beside, Extra, extra_labels, joined, make_extras, parts
+from leanet.methods.extra import Options as ExtraOptions
 from leanet.methods.recipe import Experience, Material
 from leanet.networks.blocks import StagedClassifier
 from leanet.networks.choose import ADNS, build_adn
@@ -26,19 +30,24 @@ from leanet.networks.timm_stages import TimmStages, hub_weights
 from leanet.networks.weights import load_tensors, load_weights
 from leanet.records import ANOMALOUS, NORMAL, Batch, Fold
 from leanet.runtime import Runtime
-from leanet.training.loop import Job, Loss, Schedule, best_epoch, fit, mean_losses
+from leanet.training.loop import (
+    Job,
+    Loss,
+    LrSchedule,
+    Schedule,
+    best_epoch,
+    fit,
+    mean_losses,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(ExtraOptions):
     """Options of every supervised method."""
 
     adn: str = option(
         "resnet18",
         f"the classifier: {', '.join(ADNS)}, or timm/NAME for any timm backbone",
-    )
-    self_attention: Literal["none", "se", "cbam", "eca", "simam", "srm"] = option(
-        "none", "attention module inside every block of the classifier"
     )
     adn_args: dict[str, Any] = field(
         default_factory=dict,
@@ -55,7 +64,9 @@ class Config:
     epochs: int = option(40, "upper limit; early stopping may end sooner")
     batch_size: int = option(16, "images per step")
     lr: float = option(1e-3, "step size of Adam; the paper has 1e-4 for ResNets")
-    lr_schedule: Literal["constant", "cosine"] = option("cosine", "course of the step size")
+    lr_schedule: LrSchedule = option(
+        "cosine", "course of the step size; warmup = cosine after 5 % of rising"
+    )
     weight_decay: float = option(0.0, "decoupled weight decay (AdamW)")
     patience: int = option(20, "epochs without improvement before stopping; 0 = never stop early")
     monitor: str = option(
@@ -66,7 +77,7 @@ class Config:
     val_fraction: float = option(
         0.2, "share of the training images held out to stop on and to take thresholds from"
     )
-    balance: Literal["auto", "none", "loss", "batches"] = option(
+    balance: Wanted = option(
         "auto",
         "against class imbalance: weigh the loss, or fill a quarter of each batch with anomalous "
         "images; auto = batches where they are rarer than that",
@@ -101,17 +112,18 @@ PAPER: dict[str, Any] = {
 }
 
 
-def build_classifier(config: Config, in_chans: int, img_size: int) -> StagedClassifier:
-    """The network that `config.adn` names, with random weights."""
+def build_classifier(
+    config: Config, in_chans: int, num_outputs: int, img_size: int, **attention: Any
+) -> StagedClassifier:
+    """The network that `config.adn` names, with random weights; `attention` as for `build_adn`."""
     return build_adn(
-        config.adn,
-        in_chans,
-        config.num_outputs,
-        self_attention=config.self_attention,
-        identity_start=config.weights is not None or config.pretrained,
-        img_size=img_size,
-        **config.adn_args,
+        config.adn, in_chans, num_outputs, img_size=img_size, **attention, **config.adn_args
     )
+
+
+def has_weights(config: Config) -> bool:
+    """Whether the network starts from trained weights."""
+    return config.weights is not None or config.pretrained
 
 
 def start_from_weights(
@@ -124,7 +136,7 @@ def start_from_weights(
     Raises:
         ValueError: both were asked for, weights that do not fit, or a hub that cannot be reached.
     """
-    if config.weights is None and not config.pretrained:
+    if not has_weights(config):
         return
     if config.weights is not None and config.pretrained:
         raise ValueError("give either a file with --weights or --pretrained, not both")
@@ -166,14 +178,15 @@ def parts_of(
     """(to train on, held out). With experience nothing is held out.
 
     Raises:
-        ValueError: only one class in the training part.
+        ValueError: only one class in the training part, and no synthetic anomalies asked for.
     """
     train = kept_positives(config, fold, data.labels, runtime)
     counts = [sum(data.labels[i] == label for i in train) for label in (NORMAL, ANOMALOUS)]
-    if min(counts) == 0:
+    if counts[NORMAL] == 0 or (counts[ANOMALOUS] == 0 and not config.synthetic):
         raise ValueError(
             f"the training part has {counts[0]} normal and {counts[1]} anomalous images, and this "
-            "method needs both; `leanet fit colorizer` learns from normal images alone"
+            "method needs both; add --synthetic color to learn from synthetic anomalies, or use "
+            "`leanet fit colorizer`, which learns from normal images alone"
         )
     if experience is not None or config.val_fraction == 0:
         return train, ()
@@ -199,6 +212,42 @@ def kept_positives(
     return tuple(i for i in fold.train if i not in dropped)
 
 
+def extras_of(
+    config: Config,
+    fold: Fold,
+    rest: tuple[int, ...],
+    data: Material,
+    folder: Path,
+    runtime: Runtime,
+) -> tuple[Extra, ...]:
+    """The extra images beside the samples `rest` in training; errors as those of `make_extras`."""
+    anomalous = sum(data.labels[i] == ANOMALOUS for i in rest) / len(rest)
+    if anomalous and config.balance in ("auto", "batches"):
+        anomalous = max(anomalous, ANOMALOUS_SHARE)
+    beside = Beside(
+        rest=rest,
+        part=fold.name,
+        anomalous_share=anomalous,
+        names=seed_names(config, fold.name),
+        folder=folder,
+    )
+    return make_extras(config, beside, data, runtime)
+
+
+def refuse_without_maps(extras: Sequence[Extra], maps: Cache | None) -> None:
+    """Raise ValueError where the maps that teach attention are those of the samples alone."""
+    if maps is not None and extras:
+        raise ValueError(
+            "--transfer_from map has no maps of synthetic or generated images; leave one of them "
+            "out"
+        )
+
+
+def told_of(extras: Sequence[Extra]) -> dict[str, Any]:
+    """What the remarks of a training say about the extra images; {} without any."""
+    return {"extra": [extra.told() for extra in extras]} if extras else {}
+
+
 def counts(indices: Sequence[int], data: Material) -> dict[str, int]:
     """How many normal and anomalous images these are."""
     anomalous = sum(data.labels[i] == ANOMALOUS for i in indices)
@@ -220,7 +269,8 @@ def seed_names(config: Config, name: str) -> tuple[str, ...]:
 
 
 HeadsLoss = Callable[[nn.Module, Batch, Tensor | None], dict[str, Tensor]]
-"""(network, batch, weight of the anomalous images or None) -> losses, as the loop wants them."""
+"""(network, batch, weight of the anomalous images, weights [K] of the classes, or None) -> losses,
+as the loop wants them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,17 +285,21 @@ class Plan:
     maps: Cache | None = None
     epochs: int | None = None
     param_groups: tuple[dict[str, Any], ...] = ()
+    classes: tuple[int, ...] | None = None  # class of every sample; None = normal and anomalous
+    measured: tuple[int, ...] = ()  # training samples whose loss is taken as that of `held`, too
+    methods: tuple[str, ...] = ()  # of the network that the loss calls beside forward
+    extras: tuple[Extra, ...] = ()  # to train on, too; numbered after the samples
 
 
 def train_network(
     config: Config, plan: Plan, data: Material, folder: Path, runtime: Runtime
 ) -> int:
     """Train `plan.network` in place; returns the best number of epochs."""
-    source = Source(images=data.images, labels=data.labels, indices=plan.rest, maps=plan.maps)
-    held = Source(images=data.images, labels=data.labels, indices=plan.held, maps=plan.maps)
-    balance, positive_weight = _balance(config, source)
-    loss = _augmented(config, plan.loss, positive_weight)
-    monitor = _monitor(config, held)
+    source = dataclasses.replace(_source(plan, data, plan.rest), extra=parts(data, plan.extras))
+    several = plan.classes is not None
+    balance, weight = (of_several if several else of_two)(config.balance, source)
+    loss = _augmented(config, plan.loss, weight)
+    monitor = _monitor(config, _source(plan, data, plan.held), several=several)
     schedule = Schedule(
         epochs=config.epochs,
         batch_size=config.batch_size,
@@ -263,20 +317,48 @@ def train_network(
         loss=loss,
         source=source,
         schedule=schedule,
-        validate=partial(mean_losses, loss=loss, source=held, batch_size=config.batch_size)
-        if plan.held
-        else None,
-        files=[sample.path for sample in data.samples],
+        validate=partial(_measure, plan=plan, data=data, loss=loss, batch_size=config.batch_size),
+        files=[s.path for s in data.samples] + [Path(k) for e in plan.extras for k in e.kinds],
         param_groups=plan.param_groups,
+        methods=plan.methods,
     )
     return best_epoch(fit(job, runtime, folder), monitor) + 1
 
 
-def _monitor(config: Config, held: Source) -> str:
+def _monitor(config: Config, held: Source, *, several: bool) -> str:
     if config.monitor != "auto":
         measured = held.indices or config.monitor.startswith("train_")
         return config.monitor if measured else ""
-    return "val_loss" if held.num_anomalous() >= FEWEST_TO_STOP_ON else ""
+    counts = Counter(held.labels[i] for i in held.indices)
+    decisive = set(held.labels) if several else {ANOMALOUS}
+    return "val_loss" if min(counts[c] for c in decisive) >= FEWEST_TO_STOP_ON else ""
+
+
+def _source(plan: Plan, data: Material, indices: tuple[int, ...]) -> Source:
+    labels = data.labels if plan.classes is None else plan.classes
+    return Source(
+        images=joined(data, plan.extras),
+        labels=labels + extra_labels(plan.extras),
+        indices=indices,
+        maps=plan.maps,
+    )
+
+
+def _measure(
+    network: nn.Module, *, plan: Plan, data: Material, loss: Loss, batch_size: int
+) -> dict[str, float]:
+    """Losses of the held-out images ("val_") and of the measured training images ("fit_")."""
+    figures: dict[str, float] = {}
+    for prefix, indices in (("val_", plan.held), ("fit_", plan.measured)):
+        if indices:
+            figures |= mean_losses(network, loss, _source(plan, data, indices), batch_size, prefix)
+    return figures
+
+
+def refuse_head(head: str) -> None:
+    """Raise ValueError for a named head, for a network with one."""
+    if head:
+        raise ValueError(f"head {head!r}: this network has only one head; leave it out")
 
 
 def one_logit(logits: Tensor) -> Tensor:
@@ -298,14 +380,3 @@ def _augmented(config: Config, heads_loss: HeadsLoss, positive_weight: Tensor | 
         return heads_loss(network, augment(batch, config.augment), positive_weight)
 
     return loss
-
-
-def _balance(config: Config, source: Source) -> tuple[Balance, Tensor | None]:
-    anomalous = source.num_anomalous()
-    normal = len(source.indices) - anomalous
-    if config.balance == "loss":
-        return "none", torch.tensor(normal / anomalous, device=source.images.device)
-    if config.balance == "auto":
-        rare = anomalous / len(source.indices) < ANOMALOUS_SHARE
-        return ("batches" if rare else "none"), None
-    return config.balance, None

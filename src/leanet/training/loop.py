@@ -27,6 +27,8 @@ from leanet.training import checkpoint, journal
 
 Loss = Callable[[nn.Module, Batch], dict[str, Tensor]]  # {"loss": to minimise, other: to report}
 Validate = Callable[[nn.Module], dict[str, float]]
+LrSchedule = Literal["constant", "cosine", "warmup"]
+WARMUP = 0.05  # of the epochs, at least one, in which "warmup" rises before it falls as "cosine"
 CHECKPOINT, JOURNAL = "checkpoint.safetensors", "journal.jsonl"
 SECONDS_BETWEEN_CHECKPOINTS = 20.0
 
@@ -44,7 +46,7 @@ class Schedule:
     batch_size: int
     lr: float
     weight_decay: float = 0.0
-    lr_schedule: Literal["constant", "cosine"] = "constant"
+    lr_schedule: LrSchedule = "constant"
     patience: int = 0
     monitor: str = ""
     stop_at: int | None = None  # end after so many epochs, with the learning rates of all `epochs`
@@ -86,6 +88,7 @@ class Job:
     validate: Validate | None = None
     files: Sequence[Path] = ()
     param_groups: tuple[dict[str, Any], ...] = ()
+    methods: tuple[str, ...] = ()  # of the network that the loss calls beside forward
 
 
 class LossNotFiniteError(ValueError):
@@ -106,6 +109,8 @@ def fit(job: Job, runtime: Runtime, folder: Path) -> list[journal.Record]:
     state = _resume(network, optimizer, folder)
     records = journal.rewind(folder / JOURNAL, state.epoch)
     wrapped, wrapped_optimizer = runtime.fabric.setup(network, optimizer)
+    for method in job.methods:
+        wrapped.mark_forward_method(method)
     saved = time.monotonic()
     with (
         runtime.seeded(job.name, "training"),
@@ -169,7 +174,10 @@ def lr_factor(schedule: Schedule, epoch: int) -> float:
     """
     if schedule.lr_schedule == "constant":
         return 1.0
-    return 0.5 * (1 + math.cos(math.pi * epoch / schedule.epochs))
+    rising = math.ceil(WARMUP * schedule.epochs) if schedule.lr_schedule == "warmup" else 0
+    if epoch < rising:
+        return (epoch + 1) / (rising + 1)
+    return 0.5 * (1 + math.cos(math.pi * (epoch - rising) / max(schedule.epochs - rising, 1)))
 
 
 @torch.no_grad()
