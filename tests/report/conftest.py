@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from html.parser import HTMLParser
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from leanet.config import to_yaml
 from leanet.files import write_csv, write_json, write_text
 from leanet.methods.classifier import Config as ClassifierConfig
 from leanet.methods.leanet import Config as LEANetConfig
+from leanet.ops.classes import class_metrics
 from leanet.ops.metrics import confusion_at, f1, image_metrics
 from leanet.prepare import Options
 from leanet.report.results import Member, members
@@ -72,6 +74,8 @@ def _write(run: Path, toy: ToyRun) -> Path:
     test = images[::3] if toy.final_tested else []
     roles += _write_part(run, "final", images, test, toy, rng)
     write_csv(run / "folds.csv", roles)
+    write_csv(run / "samples.csv", [{"path": path, "label": label, "kind": toy.kinds[label],
+                                     "group": ""} for path, label in images])  # fmt: skip
     final = json.loads((run / "final" / "metrics.json").read_text())
     threshold = final["threshold"]["score"]
     card = {"method": toy.method, "img_size": 32, "threshold": threshold, "num_normal": 12,
@@ -162,6 +166,114 @@ def _journal(losses: Sequence[str]) -> str:
     return "".join(json.dumps(record) + "\n" for record in records)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ToyClasses:
+    """What a toy run of several classes holds."""
+
+    classes: tuple[str, ...] = ("early_blight", "healthy", "late_blight")
+    normal: str | None = None
+    folds: int = 0
+    images: int = 40  # of each class
+    skill: float = 2.0  # logit of the true class above the others
+    luck: int = 0  # another value: other weights, other mistakes
+    untested: str | None = None  # a class that no test image is of
+    data: str = "some/where/leaves"
+    options: tuple[tuple[str, Any], ...] = ()  # of config.yaml
+    epochs: int = 6
+    method: str = "classifier"
+    groups: int | None = None  # of images that belong together
+
+
+@pytest.fixture
+def write_classes(tmp_path: Path) -> WriteRun:
+    """write_classes("name", **fields of ToyClasses) -> folder of a run of several classes."""
+
+    def write(name: str, **fields: Any) -> Path:
+        return _write_classes(tmp_path / name, ToyClasses(**fields))
+
+    return write
+
+
+def _write_classes(run: Path, toy: ToyClasses) -> Path:
+    images = [(f"{name}/leaf_{i:02d}.png", k)
+              for k, name in enumerate(toy.classes) for i in range(toy.images)]  # fmt: skip
+    config = {"method": toy.method, "data": toy.data, "folds": toy.folds, "img_size": 64, "seed": 0,
+              "adn": "resnet18", "attention": "none", "epochs": toy.epochs, "draw": 0,
+              "device": "cpu", **dict(toy.options)}  # fmt: skip
+    write_text(run / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+    environment = {"device": "cpu", "gpu": None, "threads": 2, "packages": {"leanet": "0.1.0"}}
+    write_json(run / "environment.json", environment)
+    roles = []
+    for k in range(toy.folds):
+        roles += _write_class_part(run, f"fold-{k}", images, images[k :: toy.folds], toy)
+    kept = [image for image in images if toy.classes[image[1]] != toy.untested]
+    roles += _write_class_part(run, "final", images, [] if toy.folds else kept[::2], toy)
+    write_csv(run / "folds.csv", roles)
+    write_csv(run / "samples.csv", [
+        {"path": path, "label": "", "kind": toy.classes[k], "mask": "", "split": "",
+         "group": "" if toy.groups is None else f"leaf {i % toy.groups}"}
+        for i, (path, k) in enumerate(images)])  # fmt: skip
+    write_json(run / "classes.json", {"classes": toy.classes, "normal": toy.normal})
+    final = json.loads((run / "final" / "metrics.json").read_text())
+    write_json(run / "card.json", {
+        "method": toy.method, "img_size": 64, "threshold": final["threshold"].get("score"),
+        "num_normal": toy.images, "num_anomalous": 2 * toy.images, "classes": toy.classes,
+        "normal": toy.normal, "folds": toy.folds, "map_unit": None, "map_top": None})  # fmt: skip
+    return run
+
+
+def _write_class_part(
+    run: Path, name: str, images: Sequence[Any], test: Sequence[Any], toy: ToyClasses
+) -> list[dict[str, str]]:
+    folder, size, tested = run / name, len(toy.classes), {path for path, _ in test}
+    rng = np.random.default_rng([toy.luck, crc32(name.encode())])
+    true = np.array([label for _, label in test], dtype=int)
+    hardness = np.array([crc32(path.encode()) % 1000 / 250 - 2 for path, _ in test])
+    logits = rng.normal(size=(len(test), size))
+    logits[np.arange(len(test)), true] += toy.skill + hardness
+    probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    facts = {"value": 0.5, "rule": "f1", "num_normal": 5, "num_anomalous": 5}
+    metrics: dict[str, Any] = {"classes": class_metrics(true, probs)} if test else {}
+    rows = []
+    for k, (path, label) in enumerate(test):
+        row = {"path": path, "role": "test", "label": "", "kind": toy.classes[label],
+               "true": toy.classes[label], "predicted": toy.classes[probs[k].argmax()],
+               "verdict": "", "threshold": "", "score": ""}  # fmt: skip
+        if toy.normal:
+            score = 1 - probs[k, toy.classes.index(toy.normal)]
+            row |= {
+                "label": int(toy.classes[label] != toy.normal),
+                "threshold": 0.5,
+                "score": score,
+                "verdict": "anomalous" if score >= 0.5 else "normal",
+            }
+        rows.append(row | {f"p_{c}": p for c, p in zip(toy.classes, probs[k], strict=True)})
+    if toy.normal and test:
+        labels = [row["label"] for row in rows]
+        metrics["score"] = image_metrics(labels, [row["score"] for row in rows], 0.5)
+    columns = ["path", "role", "label", "kind", "true", "predicted", "verdict", "threshold"]
+    write_csv(folder / "predictions.csv", rows or [dict.fromkeys([*columns, "score"], "")][:0])
+    write_text(folder / "journal.jsonl", _class_journal(toy.epochs, rng))
+    write_json(folder / "metrics.json", {
+        "fold": name, "epochs": toy.epochs, "parameters": 11_178_051, "seconds": 2.5,
+        "threshold": {"score": facts} if toy.normal else {}, "metrics": metrics,
+        "remarks": {"trained_on": dict.fromkeys(toy.classes, toy.images)}})  # fmt: skip
+    return [{"path": path, "fold": name, "role": "test" if path in tested else "train", "part": ""}
+            for path, _ in images]  # fmt: skip
+
+
+def _class_journal(epochs: int, rng: np.random.Generator) -> str:
+    lines = []
+    for e in range(epochs):
+        right = 0.9 - 0.55 * 0.8**e + 0.02 * rng.normal(size=3)
+        loss = 0.3 + 0.8 * 0.8**e + 0.02 * rng.normal(size=3)
+        record = {"epoch": e, "lr": 1e-3 if 2 * e < epochs else 1e-4, "seconds": 0.1}
+        for k, part in enumerate(("train", "val", "fit")):
+            record |= {f"{part}_loss": loss[k], f"{part}_accuracy": min(right[k], 1.0)}
+        lines.append(json.dumps(record) + "\n")
+    return "".join(lines)
+
+
 WriteBenchmark = Callable[..., Path]
 SUITE = {
     "name": "toy suite",
@@ -249,3 +361,46 @@ def _figures(rng: np.random.Generator, output: str, options: Mapping[str, Any]) 
         "seconds": 60.0,
         "parameters": 11_000_000,
     }
+
+
+VOID = {"meta", "img", "input", "br", "link", "hr"}
+
+
+class Page(HTMLParser):
+    """Tags, attributes and text of a page; fails on tags that do not match."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.open: list[str] = []
+        self.source = file.read_text(encoding="utf-8")
+        self.feed(self.source)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] != ["style"]:
+            self.text += data
+
+    def count(self, tag: str, **attributes: str) -> int:
+        return sum(
+            t == tag and all(a.get(k.strip("_")) == v for k, v in attributes.items())
+            for t, a in self.tags
+        )
+
+
+@pytest.fixture
+def read_page() -> type[Page]:
+    """read_page(file) -> Page."""
+    return Page

@@ -2,51 +2,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from leanet.files import read_csv
-from leanet.report.benchmark import notes, verdict, warnings, write_benchmark_report
+from leanet.files import read_csv, write_csv
+from leanet.report.benchmark import honest, notes, verdict, warnings, write_benchmark_report
 from leanet.report.results import read_benchmark
 from leanet.report.standings import tables
 
 WriteBenchmark = Callable[..., Path]
+ReadPage = Callable[[Path], Any]
 CAAN = "ResNet18 + ResNet-based CAAN"
 EVIL = '"><img src=x onerror=alert(1)>&$'
 BEFORE = {"suite.yaml", "environment.json", "results.csv"}
 AFTER = {"report.html", "table.md", "table.csv"}
-VOID = {"meta", "br"}
-
-
-class Page(HTMLParser):
-    """Tags, attributes and text of a page; fails on tags that do not match."""
-
-    def __init__(self, file: Path) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.open: list[str] = []
-        self.source = file.read_text(encoding="utf-8")
-        self.feed(self.source)
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        if self.open[-1:] != ["style"]:
-            self.text += data
+KEPT = {"data", "row", "group", "member", "method", "seed", "fold", "held_out_ap", "seconds"}
 
 
 def told(folder: Path) -> tuple[str, list[str], str]:
@@ -65,8 +37,8 @@ def test_it_ends_with_a_page_and_two_tables(write_benchmark: WriteBenchmark) -> 
     assert (folder / "table.md").read_text().startswith("## toy suite\n\ntwo ways to use a map\n")
 
 
-def test_the_page_stands_alone(write_benchmark: WriteBenchmark) -> None:
-    page = Page(write_benchmark_report(write_benchmark("b")))
+def test_the_page_stands_alone(write_benchmark: WriteBenchmark, read_page: ReadPage) -> None:
+    page = read_page(write_benchmark_report(write_benchmark("b")))
     assert not {"script", "link", "iframe", "img"} & {tag for tag, _ in page.tags}
     for _, attributes in page.tags:
         for name, value in attributes.items():
@@ -79,9 +51,11 @@ def test_the_page_stands_alone(write_benchmark: WriteBenchmark) -> None:
     assert "nan" not in re.sub(r"Retina|leanet|unfinished", "", page.text)
 
 
-def test_page_and_markdown_say_the_same(write_benchmark: WriteBenchmark) -> None:
+def test_page_and_markdown_say_the_same(
+    write_benchmark: WriteBenchmark, read_page: ReadPage
+) -> None:
     folder = write_benchmark("b")
-    page, markdown = Page(write_benchmark_report(folder)), (folder / "table.md").read_text()
+    page, markdown = read_page(write_benchmark_report(folder)), (folder / "table.md").read_text()
     for row in read_csv(folder / "table.csv"):
         figure = f"{float(row['auroc_mean']):.3f} ± {float(row['auroc_sd']):.3f}"
         assert figure in markdown
@@ -91,36 +65,42 @@ def test_page_and_markdown_say_the_same(write_benchmark: WriteBenchmark) -> None
         assert text in markdown
 
 
-def test_names_from_files_are_only_ever_text(write_benchmark: WriteBenchmark) -> None:
+def test_names_from_files_are_only_ever_text(
+    write_benchmark: WriteBenchmark, read_page: ReadPage
+) -> None:
     methods = {EVIL: {"method": "classifier"}, f"{EVIL} 2": {"method": "leanet"}}
     data = {EVIL: {"path": "p", "source": EVIL}}
     keys: dict[str, Any] = {"methods": methods, "data": data, "baseline": EVIL, "about": EVIL}
-    page = Page(write_benchmark_report(write_benchmark("b", **keys)))
+    page = read_page(write_benchmark_report(write_benchmark("b", **keys)))
     assert page.text.count(EVIL) > 5
     assert all(tag != "img" for tag, _ in page.tags)
 
 
-def test_an_overview_joins_several_data_sets(write_benchmark: WriteBenchmark) -> None:
-    one = Page(write_benchmark_report(write_benchmark("b")))
+def test_an_overview_joins_several_data_sets(
+    write_benchmark: WriteBenchmark, read_page: ReadPage
+) -> None:
+    one = read_page(write_benchmark_report(write_benchmark("b")))
     data = {"Potato": {"path": "a"}, "Retina": {"path": "b"}}
-    two = Page(write_benchmark_report(write_benchmark("c", data=data)))
+    two = read_page(write_benchmark_report(write_benchmark("c", data=data)))
     sections = [[a["id"] for tag, a in page.tags if tag == "section"] for page in (one, two)]
     assert sections == [["verdict", "data-0", "notes"],
                         ["verdict", "overview", "data-0", "data-1", "notes"]]  # fmt: skip
 
 
-def test_missing_cells_are_announced(write_benchmark: WriteBenchmark) -> None:
+def test_missing_cells_are_announced(write_benchmark: WriteBenchmark, read_page: ReadPage) -> None:
     folder = write_benchmark("b", missing=lambda data, row, seed, fold: row.endswith("A5"))
-    page = Page(write_benchmark_report(folder))
+    page = read_page(write_benchmark_report(folder))
     assert "Potato: 5 of 25 cells are missing" in page.text
     assert "20 of 25" in page.text
     assert "no trials" in page.text
     assert told(write_benchmark("whole"))[1] == []
 
 
-def test_nothing_finished_is_a_page_too(write_benchmark: WriteBenchmark) -> None:
+def test_nothing_finished_is_a_page_too(
+    write_benchmark: WriteBenchmark, read_page: ReadPage
+) -> None:
     folder = write_benchmark("b", missing=lambda *_: True)
-    page = Page(write_benchmark_report(folder))
+    page = read_page(write_benchmark_report(folder))
     assert "Nothing is compared" in page.text
     assert "0 of 25" in page.text
 
@@ -178,3 +158,47 @@ def test_the_same_files_give_the_same_bytes(write_benchmark: WriteBenchmark) -> 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no benchmark"):
         write_benchmark_report(tmp_path)
+
+
+def write_class_results(folder: Path, *, score: bool) -> Path:
+    """Give a benchmark the results of several classes: every other row, or all, in place of F1."""
+    rows = [row for row in read_csv(folder / "results.csv") if row["output"] == "score"]
+    made = []
+    for k, row in enumerate(rows):
+        facts = {key: row[key] for key in row if key in KEPT}
+        gain = 0.02 * (row["row"] != "ResNet18") + 0.001 * (k % 5)
+        figures = {"accuracy": 0.8 + gain, "balanced_accuracy": 0.78, "macro_f1": 0.77,
+                   "nll": 0.5, "ece": 0.1, "majority": 0.383, "num_test": 30,
+                   "num_train": 90, "parameters": 11_000_000}  # fmt: skip
+        made.append(facts | {"output": "classes"} | figures)
+        if score:
+            made.append(row)
+    write_csv(folder / "results.csv", made)
+    return folder
+
+
+@pytest.mark.parametrize("score", [False, True])
+def test_several_classes_have_columns_of_their_own(
+    score: bool, write_benchmark: WriteBenchmark, read_page: ReadPage
+) -> None:
+    folder = write_class_results(write_benchmark("b", published=None), score=score)
+    page = read_page(write_benchmark_report(folder))
+    text = (folder / "table.md").read_text()
+    assert "Macro F1" in page.text
+    assert "Accuracy of naming the most frequent class: 0.383" in page.text
+    assert "| ResNet18 | classes | 0.802 ± 0.002 |" in text
+    assert ("AUROC" in text) == score
+    assert "differences to the baseline" in told(folder)[0]
+
+
+def test_the_accuracy_of_several_classes_is_compared_with_the_baseline(
+    write_benchmark: WriteBenchmark,
+) -> None:
+    folder = write_class_results(write_benchmark("b", published=None), score=False)
+    (table,) = tables(read_benchmark(folder))
+    (line,) = (line for line in table.main if line.name == "ResNet18 (4ch input)")
+    difference = line.compared["accuracy"].difference
+    assert difference.mean == pytest.approx(0.02)
+    assert table.headline == "accuracy"
+    assert table.by_class
+    assert honest([line]).figures["accuracy"].mean == pytest.approx(0.822)

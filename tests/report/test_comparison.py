@@ -13,7 +13,6 @@ from leanet.report.comparison import (
     best_on_test,
     choose,
     difference,
-    holm,
 )
 
 NAN = math.nan
@@ -119,23 +118,3 @@ def test_the_share_of_anomalous_images_is_that_of_the_training_images() -> None:
         0.141, abs=5e-4
     )
     assert math.isnan(anomalous_share({}))
-
-
-def test_holms_correction_gives_the_textbook_values() -> None:
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.6, 0.6]) == [1.0, 1.0]
-    assert holm([]) == []
-
-
-def test_holms_correction_is_never_milder_than_none_nor_harsher_than_bonferroni() -> None:
-    p = np.random.default_rng(1).random(50) ** 3
-    corrected = np.array(holm(p.tolist()))
-    assert np.all(corrected >= p)
-    assert np.all(corrected <= np.minimum(1, 50 * p) + 1e-15)
-    assert np.array_equal(np.argsort(corrected[np.argsort(p)], kind="stable"), np.arange(50))
-
-
-def test_a_comparison_that_could_not_be_made_does_not_count() -> None:
-    corrected = holm([0.01, NAN, 0.04])
-    assert corrected[0] == pytest.approx(0.02)
-    assert math.isnan(corrected[1])

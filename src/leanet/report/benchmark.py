@@ -12,8 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from leanet.files import write_csv, write_text
-from leanet.report.page import render_template
-from leanet.report.results import Benchmark, read_benchmark
+from leanet.report.results import CLASSES, Benchmark, read_benchmark
 from leanet.report.standings import COLUMNS, Line, Table, tables
 from leanet.report.standings_charts import beside_published, over_members, over_shares
 from leanet.report.standings_text import (
@@ -28,6 +27,7 @@ from leanet.report.standings_text import (
     to_markdown,
 )
 from leanet.report.tables import EXPLAINED
+from leanet.report.template import render_template
 
 LEVEL = 0.05
 
@@ -65,7 +65,8 @@ def render(benchmark: Benchmark, made: Sequence[Table]) -> str:
         verdict=verdict(made),
         warnings=warnings(made),
         notes=notes(benchmark, made),
-        columns=COLUMNS,
+        others_columns=COLUMNS,
+        headline=_headline(made),
         explained=EXPLAINED,
         groups=_groups,
         words={
@@ -125,10 +126,10 @@ def notes(benchmark: Benchmark, made: Sequence[Table]) -> list[str]:
     if any(line.kind == "chosen" for line in lines):
         found.append(
             "Chosen: in each trial the member that ranks the held-out images best (average "
-            "precision of that output; of equals the first). Mean: over the members, trial by "
-            "trial. Oracle: the member with the best mean F1 on the test images, which is "
-            "optimistic; it is compared with nothing. The minutes of both choices are those of "
-            "all members."
+            "precision of that output, of classes the accuracy; of equals the first). Mean: over "
+            "the members, trial by trial. Oracle: the member with the best mean F1 (of classes the "
+            "accuracy) on the test images, which is optimistic; it is compared with nothing. The "
+            "minutes of both choices are those of all members."
         )
     if any(line.compared for line in lines):
         counted = ", ".join(f"{table.num_comparisons} on {table.data}" for table in made)
@@ -196,6 +197,11 @@ def _charts(table: Table, number: int) -> list[tuple[str, Markup]]:
     return [(title, Markup(svg)) for title, svg in drawn if svg is not None]
 
 
+def _headline(made: Sequence[Table]) -> str:
+    """What the overview shows of each data set."""
+    return " or ".join(dict.fromkeys(table.columns[table.headline] for table in made))
+
+
 def _groups(lines: Sequence[Line]) -> list[tuple[str, list[Line]]]:
     """Lines that stand together: those of one entry, under its title."""
     found: dict[str, list[Line]] = {}
@@ -221,6 +227,7 @@ def honest(lines: Sequence[Line]) -> Line:
     """Of the lines of an entry the one to quote: the only one, the chosen member, or the mean."""
     by_kind = {line.kind: line for line in lines}
     chosen = by_kind.get("chosen")
-    if chosen is not None and not math.isnan(chosen.figures["auroc"].mean):
+    key = "accuracy" if chosen is not None and chosen.output == CLASSES else "auroc"
+    if chosen is not None and not math.isnan(chosen.figures[key].mean):
         return chosen
     return by_kind.get("single") or by_kind["mean"]

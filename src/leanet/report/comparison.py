@@ -15,7 +15,7 @@ from leanet.report.results import Figures, Trial
 
 Series = Mapping[Trial, Figures]
 NO_SPREAD = 1e-12  # below it a difference is rounding
-F1_NAMES = ("f1_at_half", "f1")
+BEST_BY = ("f1_at_half", "f1", "accuracy")  # the first that a row has
 
 
 class Choice(NamedTuple):
@@ -58,16 +58,17 @@ def choose(rows: Sequence[Series]) -> Choice:
 
 
 def best_on_test(rows: Sequence[Series], num_trials: int) -> int | None:
-    """The row with the highest mean F1 on the test images (at p = 0.5 where that exists), the first
-    of equals: an optimistic choice. None unless every row has all trials.
+    """The row with the highest mean F1 on the test images (at p = 0.5 where that exists; of several
+    classes the accuracy), the first of equals: an optimistic choice. None unless every row has all
+    trials.
     """
     if any(len(row) < num_trials for row in rows):
         return None
     means = [
-        {name: math.fsum(one[name] for one in row.values()) / num_trials for name in F1_NAMES}
+        {n: math.fsum(one.get(n, math.nan) for one in row.values()) / num_trials for n in BEST_BY}
         for row in rows
     ]
-    name = next((n for n in F1_NAMES if not any(math.isnan(mean[n]) for mean in means)), None)
+    name = next((n for n in BEST_BY if not any(math.isnan(mean[n]) for mean in means)), None)
     if name is None:
         return None
     return max(range(len(rows)), key=lambda k: means[k][name])
@@ -92,6 +93,8 @@ def difference(row: Series, baseline: Series, metric: str, num_folds: int) -> Pa
 
 def test_share(figures: Figures) -> float:
     """Test images over those that were trained on; nan where these were not counted."""
+    if not math.isnan(figures.get("num_train", math.nan)):
+        return figures["num_test"] / figures["num_train"]
     return sum(_counts(figures, "num")) / sum(_counts(figures, "num_train"))
 
 
@@ -104,18 +107,3 @@ def anomalous_share(figures: Figures) -> float:
 def _counts(figures: Figures, part: str) -> tuple[float, float]:
     normal, anomalous = (figures.get(f"{part}_{k}", math.nan) for k in ("normal", "anomalous"))
     return normal, anomalous
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """p values after the step-down correction of Holm (1979, Scand. J. Statist. 6, 65-70): those
-    below a level hold at that level all together. A nan stays and counts as no comparison.
-
-    >>> [round(value, 2) for value in holm([0.01, 0.04, 0.03, 0.005])]
-    [0.03, 0.06, 0.06, 0.02]
-    """
-    order = sorted((i for i, value in enumerate(p) if not math.isnan(value)), key=lambda i: p[i])
-    corrected, largest = list(p), 0.0
-    for rank, index in enumerate(order):
-        largest = max(largest, min(1.0, (len(order) - rank) * p[index]))
-        corrected[index] = largest
-    return corrected

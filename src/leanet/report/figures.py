@@ -77,7 +77,7 @@ def score_histograms(run: Run) -> list[str]:
 def _loss_panel(axes: Axes, parts: Sequence[Part], name: str) -> None:
     for part in parts:
         for prefix, color in (("train", MUTED), ("val", ACCENT)):
-            points = _series(part.journal, f"{prefix}_{name}")
+            points = series(part.journal, f"{prefix}_{name}")
             if not points:
                 continue
             axes.plot(*zip(*points, strict=True), color=color, linewidth=1.1, alpha=0.75)
@@ -90,8 +90,8 @@ def _loss_panel(axes: Axes, parts: Sequence[Part], name: str) -> None:
 def _strength_panel(axes: Axes, parts: Sequence[Part], names: Sequence[str]) -> None:
     beside: Any = {"xytext": (4, 0), "textcoords": "offset points", "annotation_clip": False}
     for name, style in zip(names, itertools.cycle(POINT_STYLES), strict=False):
-        series = [(_series(part.journal, f"train_{name}"), part.epochs) for part in parts]
-        drawn = [(points, epochs) for points, epochs in series if points]
+        found = [(series(part.journal, f"train_{name}"), part.epochs) for part in parts]
+        drawn = [(points, epochs) for points, epochs in found if points]
         for points, epochs in drawn:
             axes.plot(*zip(*points, strict=True), style, color=INK, linewidth=1.1, alpha=0.75)
             kept = [point for point in points if point[0] == epochs]
@@ -108,7 +108,7 @@ def _strength_panel(axes: Axes, parts: Sequence[Part], names: Sequence[str]) -> 
 def _map_model_panel(axes: Axes, models: Sequence[Sequence[Record]]) -> None:
     for journal in models:
         for prefix, color in (("train", MUTED), ("val", ACCENT)):
-            points = _series(journal, f"{prefix}_loss")
+            points = series(journal, f"{prefix}_loss")
             if points:
                 axes.plot(*zip(*points, strict=True), color=color, linewidth=0.8, alpha=0.35)
     _loss_axes(axes, "loss of the map models")
@@ -231,7 +231,8 @@ def _losses(records: Sequence[Record]) -> list[str]:
     return list(dict.fromkeys(losses))
 
 
-def _series(records: Sequence[Record], key: str) -> list[tuple[int, float]]:
+def series(records: Sequence[Record], key: str) -> list[tuple[int, float]]:
+    """(epoch from 1, value) of one entry of a journal, where it is there."""
     return [(record["epoch"] + 1, record[key]) for record in records if key in record]
 
 

@@ -11,17 +11,17 @@ import math
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from leanet.files import write_text
 from leanet.ops.stats import MeanSD, clopper_pearson
 from leanet.records import ANOMALOUS
 from leanet.report import details, figures, gallery, pictures, tables
+from leanet.report.class_page import render_classes
+from leanet.report.classes import class_text, summarize_classes
 from leanet.report.run import Run, count, read_run
+from leanet.report.template import number, render_template, typeset
 from leanet.version import __version__
-
-HERE = Path(__file__).parent
 
 
 def write_report(run: Path, *, baseline: Path | None = None) -> Path:
@@ -39,6 +39,8 @@ def write_report(run: Path, *, baseline: Path | None = None) -> Path:
 
 def render(run: Run, baseline: Run | None = None) -> str:
     """The page as text."""
+    if run.classes:
+        return _of_classes(run, baseline)
     summary = tables.summarize(run)
     return render_template(
         "page.html",
@@ -59,18 +61,21 @@ def render(run: Run, baseline: Run | None = None) -> str:
     )
 
 
-def render_template(name: str, **values: Any) -> str:
-    """A page from a file of this folder: names escaped, figures as `number`, `signed`, `spread`."""
-    environment = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": _number, "signed": _signed, "spread": _spread}
-    css = Markup((HERE / "page.css").read_text(encoding="utf-8"))
-    return environment.get_template(name).render(css=css, version=__version__, **values)
+def result_text(run: Path) -> str:
+    """The figures of a run folder for a terminal, at most 100 characters wide."""
+    read = read_run(run)
+    if read.classes:
+        return class_text(summarize_classes(read))
+    return tables.to_text(tables.summarize(read))
+
+
+def _of_classes(run: Run, baseline: Run | None) -> str:
+    if baseline is not None:
+        raise ValueError(
+            f"{run.folder} tells several classes apart; compare such runs with "
+            f"`leanet compare {baseline.folder} {run.folder}`"
+        )
+    return render_classes(run)
 
 
 def _columns(summary: tables.Summary) -> dict[str, str]:
@@ -113,22 +118,22 @@ def _tiles(summary: tables.Summary) -> list[tuple[str, str, str]]:
         _share_tile("False alarms", counts.fp, counts.fp + counts.tn),
         _figure_tile("AUROC", figures["auroc"], "chance 0.500"),
         _figure_tile(
-            "F1", figures["f1"], f"all-positive {_number(figures['all_positive_f1'].mean)}"
+            "F1", figures["f1"], f"all-positive {number(figures['all_positive_f1'].mean)}"
         ),
     ]
 
 
 def _share_tile(name: str, part: int, whole: int) -> tuple[str, str, str]:
     if not whole:
-        return name, _number(None), "no such test images"
+        return name, number(None), "no such test images"
     low, high = clopper_pearson(part, whole)
     note = f"{part} of {whole}; 95 % interval {100 * low:.0f} to {100 * high:.0f} %"
     return name, tables.percent(part, whole), note
 
 
 def _figure_tile(name: str, figure: MeanSD, reference: str) -> tuple[str, str, str]:
-    spread = "" if math.isnan(figure.sd) else f"± {_number(figure.sd)}; "
-    return name, _number(figure.mean), spread + reference
+    spread = "" if math.isnan(figure.sd) else f"± {number(figure.sd)}; "
+    return name, number(figure.mean), spread + reference
 
 
 def _charts(run: Run) -> dict[str, list[Markup]]:
@@ -144,7 +149,7 @@ def _comparison(run: Run, baseline: Run | None) -> dict[str, Any]:
     if baseline is None:
         return {"baseline": None, "paired": [], "in_words": ""}
     rows = tables.compare(run, baseline)
-    in_words = _typeset(tables.in_words(rows[0]))
+    in_words = typeset(tables.in_words(rows[0]))
     return {"baseline": baseline, "paired": rows, "in_words": in_words}
 
 
@@ -184,19 +189,3 @@ def _details(run: Run) -> dict[str, Any]:
         "num_test": count(run.tested),
         "ANOMALOUS": ANOMALOUS,
     }
-
-
-def _typeset(text: str) -> str:
-    return text.replace("-", "\N{MINUS SIGN}")
-
-
-def _number(value: float | None) -> str:
-    return _typeset(tables.number(value))
-
-
-def _signed(value: float) -> str:
-    return _typeset(tables.signed(value))
-
-
-def _spread(figure: MeanSD) -> str:
-    return _typeset(tables.spread(figure))

@@ -51,7 +51,12 @@ def photo_uri(picture: RGB) -> str:
     """A data URI (JPEG) of a picture [H, W, 3], at most `MOST_PIXELS` wide and high."""
     image = Image.fromarray(picture)
     image.thumbnail((MOST_PIXELS, MOST_PIXELS), Image.Resampling.LANCZOS)
-    file = io.BytesIO()
+    return jpeg_uri(np.asarray(image))
+
+
+def jpeg_uri(picture: RGB) -> str:
+    """A data URI (JPEG) of a picture [H, W, 3], as large as it is."""
+    image, file = Image.fromarray(picture), io.BytesIO()
     image.save(file, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     return _uri("jpeg", file)
 

@@ -32,6 +32,7 @@ SOURCES = {
     "with the best test F1"
 }
 SCORE, ADN = "score", "adn"  # outputs: the one that decides, the classifier's
+CLASSES = "classes"  # the output of a classifier of several classes: which of them
 SHARE = "keep_positive"
 _NAMES = {"data", "row", "group", "member", "method", "output"}
 
@@ -94,16 +95,22 @@ class Benchmark:
     def outputs(self, data: str, rows: Sequence[str]) -> tuple[str, ...]:
         """The outputs of some rows, the one that the literature reports first: the classifier's.
 
-        "score" is left out where it is one of the others under another name.
+        "score" is left out where it is one of the others under another name. Where several
+        classes are told apart, these come first.
         """
         found = dict.fromkeys(o for row in rows for o in self.cells.get((data, row), {}))
+        if CLASSES in found:
+            return tuple(sorted(found, key=lambda o: o != CLASSES))
         if len(found) < 2:
             return tuple(found) or (SCORE,)
         return tuple(sorted((o for o in found if o != SCORE), key=lambda o: o != ADN))
 
-    def trials_of(self, data: str, row: str, output: str = SCORE) -> Mapping[Trial, Figures]:
-        """The finished trials of a row."""
-        return self.cells.get((data, row), {}).get(output, {})
+    def trials_of(self, data: str, row: str, output: str | None = None) -> Mapping[Trial, Figures]:
+        """The finished trials of a row; without an output of any one that all trials have."""
+        outputs = self.cells.get((data, row), {})
+        if output is None:
+            output = CLASSES if CLASSES in outputs else SCORE
+        return outputs.get(output, {})
 
 
 def members(each: Mapping[str, Sequence[Any]]) -> tuple[Member, ...]:

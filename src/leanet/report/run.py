@@ -7,6 +7,7 @@ detector on the test images that were kept from it.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,11 +18,13 @@ from typing import Any
 import yaml
 
 from leanet.files import read_csv, read_json, read_json_lines
-from leanet.records import ANOMALOUS, NORMAL
+from leanet.records import ANOMALOUS, NORMAL, PROBABILITY
 
 FINAL = "final"
 Record = dict[str, Any]  # one epoch of a journal
-_FACTS = frozenset({"path", "role", "label", "kind", "verdict", "threshold"})  # no scores
+_FACTS = frozenset(  # no scores
+    {"path", "role", "label", "kind", "verdict", "threshold", "true", "predicted"}
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,18 +58,41 @@ class Trial:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Named:
+    """One test image of a classifier of several classes: its class, and the one it was given."""
+
+    path: str
+    fold: str
+    true: str
+    predicted: str
+    probs: Mapping[str, float]  # by class, in the order of the classes
+
+    @property
+    def wrong(self) -> bool:
+        """Whether it was given another class than its own."""
+        return self.true != self.predicted
+
+    @property
+    def confidence(self) -> float:
+        """Probability of the class that it was given."""
+        return self.probs[self.predicted]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Part:
     """One training of a run: a fold or the final detector."""
 
     name: str
     folder: Path
-    tested: tuple[Trial, ...]
+    tested: tuple[Trial, ...]  # () where no class is known to be normal
     thresholds: Mapping[str, Mapping[str, Any]]  # by output: value, rule, num_normal, num_anomalous
     metrics: Mapping[str, Mapping[str, float]]  # by output; {} without test images
     remarks: Mapping[str, Any]
     epochs: int
     seconds: float
     journal: tuple[Record, ...]
+    parameters: float  # nan where an early run did not count them
+    named: tuple[Named, ...] = ()  # the test images of a classifier of several classes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +111,17 @@ class Run:
     @property
     def tested_parts(self) -> tuple[Part, ...]:
         """The parts that the figures of merit come from; () when nothing was tested."""
-        return self.folds or ((self.final,) if self.final.tested else ())
+        return self.folds or ((self.final,) if self.final.tested or self.final.named else ())
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes that it tells apart, in their order; () for normal and anomalous."""
+        return tuple(self.card.get("classes") or ())
+
+    @property
+    def named(self) -> tuple[Named, ...]:
+        """All test images of a classifier of several classes; () of any other."""
+        return tuple(image for part in self.tested_parts for image in part.named)
 
     @property
     def tested(self) -> tuple[Trial, ...]:
@@ -94,19 +130,20 @@ class Run:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of the outputs, the one that decides first.
+        """Names of the outputs, the one that decides first; () where nothing is known to be normal.
 
         "score" is left out when another output is the score, as in a fused detector.
         """
-        names = list(self.final.thresholds)
-        decides = self.decides
+        names, decides = list(self.final.thresholds), self.decides
+        if not names:
+            return ()
         others = [name for name in names if name not in ("score", decides)]
         return (decides, *others)
 
     @property
     def decides(self) -> str:
         """The output whose value is the score; "score" when there is no other."""
-        thresholds = self.final.thresholds
+        thresholds = self.final.thresholds  # none where no class is known to be normal
         for name in thresholds:
             same = all(image.scores[name] == image.scores["score"] for image in self.tested)
             if name != "score" and same and thresholds[name] == thresholds["score"]:
@@ -181,21 +218,24 @@ def _roles(rows: Sequence[Mapping[str, str]]) -> dict[str, dict[str, frozenset[s
 
 def _part(folder: Path) -> Part:
     outcome = read_json(folder / "metrics.json")
-    rows = read_csv(folder / "predictions.csv")
+    rows = [row for row in read_csv(folder / "predictions.csv") if row["role"] == "test"]
     return Part(
         name=folder.name,
         folder=folder,
-        tested=tuple(_tested(row, folder.name) for row in rows if row["role"] == "test"),
+        tested=tuple(_tested(row, folder.name) for row in rows if row["verdict"]),
+        named=tuple(_named(row, folder.name) for row in rows if row.get("predicted")),
         thresholds=outcome["threshold"],
         metrics=outcome["metrics"],
         remarks=outcome["remarks"],
         epochs=outcome["epochs"],
         seconds=outcome["seconds"],
         journal=tuple(read_json_lines(folder / "journal.jsonl")),
+        parameters=outcome.get("parameters", math.nan),
     )
 
 
 def _tested(row: Mapping[str, str], fold: str) -> Trial:
+    columns = [name for name in row if name not in _FACTS and not _is_probability(name, row)]
     return Trial(
         path=row["path"],
         fold=fold,
@@ -203,5 +243,20 @@ def _tested(row: Mapping[str, str], fold: str) -> Trial:
         kind=row["kind"],
         alarm=row["verdict"] == "anomalous",
         threshold=float(row["threshold"]),
-        scores={name: float(value) for name, value in row.items() if name not in _FACTS},
+        scores={name: float(row[name]) for name in columns},
     )
+
+
+def _named(row: Mapping[str, str], fold: str) -> Named:
+    probs = {
+        name.removeprefix(PROBABILITY): float(value)
+        for name, value in row.items()
+        if _is_probability(name, row)
+    }
+    return Named(
+        path=row["path"], fold=fold, true=row["true"], predicted=row["predicted"], probs=probs
+    )
+
+
+def _is_probability(column: str, row: Mapping[str, str]) -> bool:
+    return "predicted" in row and column.startswith(PROBABILITY)

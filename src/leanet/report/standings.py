@@ -23,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
+from leanet.ops.comparing import holm
 from leanet.ops.stats import MeanSD, PairedDifference, mean_sd
 from leanet.report.comparison import (
     Series,
@@ -31,9 +32,8 @@ from leanet.report.comparison import (
     best_on_test,
     choose,
     difference,
-    holm,
 )
-from leanet.report.results import Benchmark, Entry, Published, Trial
+from leanet.report.results import CLASSES, Benchmark, Entry, Published, Trial
 
 COLUMNS = {
     "f1_at_half": "F1 at p = 0.5",
@@ -41,8 +41,17 @@ COLUMNS = {
     "auroc": "AUROC",
     "average_precision": "AP",
 }
+CLASS_COLUMNS = {
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced acc.",
+    "macro_f1": "Macro F1",
+    "nll": "NLL",
+    "ece": "ECE",
+}
 MAIN_COMPARED = ("f1_at_half", "auroc", "average_precision")
+CLASSES_COMPARED = ("accuracy", "balanced_accuracy", "macro_f1")
 OTHERS_COMPARED = ("f1", "auroc", "average_precision")  # not every output is a probability
+NOTHING = MeanSD(math.nan, math.nan)
 MAP = "map"  # an output that knows no labels, the same for all that read the same maps
 Kind = Literal["single", "member", "mean", "chosen", "oracle"]
 
@@ -111,6 +120,22 @@ class Table:
     num_comparisons: int
     num_finished: int  # cells
     num_cells: int
+    majority: MeanSD  # accuracy of always naming the most frequent class; nan without classes
+
+    @property
+    def by_class(self) -> bool:
+        """Whether its main lines are about several classes."""
+        return any(line.output == CLASSES for line in self.main)
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """Figure -> title of the main lines."""
+        return CLASS_COLUMNS if self.by_class else COLUMNS
+
+    @property
+    def headline(self) -> str:
+        """The first of these figures."""
+        return next(iter(self.columns))
 
 
 def tables(benchmark: Benchmark) -> tuple[Table, ...]:
@@ -137,7 +162,8 @@ def _table(benchmark: Benchmark, data: str) -> Table:
         source=benchmark.sources[data],
         num_normal=num_normal,
         num_anomalous=num_anomalous,
-        all_positive=mean_sd([figures["all_positive_f1"] for figures in fullest.values()]),
+        all_positive=_figure(fullest, "all_positive_f1"),
+        majority=_figure(fullest, "majority"),
         main=tuple(corrected[: len(main)]),
         others=tuple(corrected[len(main) :]),
         num_comparisons=num_comparisons,
@@ -172,6 +198,7 @@ def _lines(benchmark: Benchmark, data: str, entry: Entry, output: str) -> list[L
     whole = entry.share in (None, 1)
     published = benchmark.published.get((data, entry.name)) if first and whole else None
     metrics = MAIN_COMPARED if first else OTHERS_COMPARED
+    metrics = CLASSES_COMPARED if output == CLASSES else metrics
     baseline = _baseline(benchmark, data, entry)
     lines = []
     for draft in _drafts(benchmark, data, entry, output):
@@ -188,7 +215,7 @@ def _lines(benchmark: Benchmark, data: str, entry: Entry, output: str) -> list[L
                 minutes=_minutes(benchmark, data, draft),
                 parameters=_figure(draft.series, "parameters").mean,
                 num_expected=len(benchmark.trials),
-                figures={name: _figure(draft.series, name) for name in COLUMNS},
+                figures={name: _figure(draft.series, name) for name in (COLUMNS | CLASS_COLUMNS)},
                 published=published if published and _belongs(published, draft.kind) else None,
                 compared={}
                 if other is None
@@ -269,7 +296,9 @@ def _minutes(benchmark: Benchmark, data: str, draft: _Draft) -> float:
 
 
 def _figure(series: Series, name: str) -> MeanSD:
-    return mean_sd([figures[name] for figures in series.values()])
+    if not any(name in figures for figures in series.values()):
+        return NOTHING
+    return mean_sd([figures.get(name, math.nan) for figures in series.values()])
 
 
 def _corrected(lines: Sequence[Line]) -> tuple[list[Line], int]:

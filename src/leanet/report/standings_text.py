@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from leanet.ops.stats import MeanSD
@@ -17,9 +17,11 @@ def to_markdown(table: Table) -> str:
     parts = [f"### {table.data}", about_data(table)]
     for title, lines in (("", table.main), ("Other outputs:", table.others)):
         if lines:
-            parts += [title, _figures(lines, main=lines is table.main)]
+            main = lines is table.main
+            columns = table.columns if main else COLUMNS
+            parts += [title, _figures(lines, columns, main=main)]
         if any(line.compared for line in lines):
-            parts += ["Minus the baseline:", _differences(lines)]
+            parts += ["Minus the baseline:", _differences(lines, columns)]
     chosen = [line for line in (*table.main, *table.others) if line.kind == "chosen"]
     told = [f"- {full_name(x)}, {x.output}: {picks(x)}" for x in chosen if x.series]
     parts.append("\n".join(told))
@@ -57,6 +59,8 @@ def about_data(table: Table) -> str:
     source = f"{table.source.rstrip('.')}. " if table.source else ""
     counted = not math.isnan(table.num_normal)
     counts = f"{table.num_normal:.0f} normal and {table.num_anomalous:.0f} anomalous images. "
+    if table.by_class:
+        return f"{source}Accuracy of naming the most frequent class: {spread(table.majority)}."
     reference = f"F1 of calling everything anomalous: {spread(table.all_positive)}."
     return source + counts * counted + reference
 
@@ -121,11 +125,11 @@ def _p(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
-def _figures(lines: Sequence[Line], *, main: bool) -> str:
-    head = ["", "output", *COLUMNS.values(), "published F1", "parameters", "minutes"]
+def _figures(lines: Sequence[Line], columns: Mapping[str, str], *, main: bool) -> str:
+    head = ["", "output", *columns.values(), "published F1", "parameters", "minutes"]
     rows = []
     for line in lines:
-        cells = [spread(line.figures[name]) for name in COLUMNS]
+        cells = [spread(line.figures[name]) for name in columns]
         size = "–" if math.isnan(line.parameters) else f"{line.parameters / 1e6:.1f} M"
         cost = [published_text(line), size, number(line.minutes, digits=1)]
         rows.append([full_name(line), line.output, *cells, *cost])
@@ -134,7 +138,7 @@ def _figures(lines: Sequence[Line], *, main: bool) -> str:
     return _markdown(head, rows)
 
 
-def _differences(lines: Sequence[Line]) -> str:
+def _differences(lines: Sequence[Line], columns: Mapping[str, str]) -> str:
     compared = [line for line in lines if line.compared]
     metrics = list(compared[0].compared)
     rows = []
@@ -144,7 +148,7 @@ def _differences(lines: Sequence[Line]) -> str:
             for c in line.compared.values()
         ]
         rows.append([full_name(line), line.output, *cells])
-    return _markdown(["", "output", *(COLUMNS[metric] for metric in metrics)], rows)
+    return _markdown(["", "output", *(columns[metric] for metric in metrics)], rows)
 
 
 def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
