@@ -23,6 +23,8 @@ from leanet.data.cache import UnreadableImagesError
 from leanet.data.images import UnreadableImageError
 from leanet.data.loader import stream
 from leanet.files import replacing, write_json
+from leanet.inference.cam_panels import Shown
+from leanet.inference.cam_view import to_text as cams_to_text
 from leanet.inference.feature_view import (
     ATTENTION_COLORS,
     FEATURE_COLORS,
@@ -40,7 +42,7 @@ from leanet.inference.gallery import Explaining as Showing
 from leanet.inference.heatmap import MAP_TOP
 from leanet.inference.judge import full_float32
 from leanet.inference.pictures import picture_names
-from leanet.inference.predict import Tell, Verdict, refuse_earlier, tell_left_out, verdict
+from leanet.inference.predict import Tell, refuse_earlier, tell_left_out, verdict
 from leanet.progress import Progress
 
 FIGURES, ARRAYS, FACTS = "figures", "arrays", "explain.json"
@@ -58,15 +60,17 @@ class Explaining(Showing, Protocol):
 
 
 class Explained(NamedTuple):
-    """One image: its score and verdict, its files, and per attention point what `explain.json`
-    says about it."""
+    """One image: its score and verdict ("" where no class is known as normal), the files of its
+    feature view (None without one), per attention point what `explain.json` says about it, and its
+    class activation maps (None without any)."""
 
     path: Path
     score: float
-    verdict: Verdict
-    figure: Path
-    arrays: Path
-    points: list[dict[str, Any]]
+    verdict: str
+    figure: Path | None = None
+    arrays: Path | None = None
+    points: list[dict[str, Any]] = []  # noqa: RUF012 - never mutated, a NamedTuple default
+    cams: Shown | None = None
 
 
 class _Seen(NamedTuple):
@@ -82,7 +86,7 @@ def explain(  # noqa: PLR0913 - the options of a verb, by name
     paths: Sequence[Path],
     *,
     out: Path,
-    threshold: float,
+    threshold: float | None,
     device: torch.device,
     name: str = "",
     also: Mapping[str, Explaining] | None = None,
@@ -110,13 +114,14 @@ def explain(  # noqa: PLR0913 - the options of a verb, by name
     with Progress("explaining images", total=len(paths)) as bar:
         for seen in _together(detectors, paths, device, bad):
             first, points = seen[name], _points(seen)
-            found = verdict(first.score, threshold)
+            found = "" if threshold is None else verdict(first.score, threshold)
+            limit = "" if threshold is None else f",  threshold {number(threshold)}"
             figure = out / FIGURES / names[first.path]
             arrays = out / ARRAYS / names[first.path].with_suffix(".npz")
             view = View(
                 title=f"{first.path.absolute().parent.name}/{first.path.name}",
                 run=name,
-                verdict=f"{found}:  score {number(first.score)},  threshold {number(threshold)}",
+                verdict=f"{found}:  score {number(first.score)}{limit}" if found else "",
                 alarm=found == "anomalous",
                 photos=_photos(first.arrays, detector),
                 points=points,
@@ -152,7 +157,8 @@ def run_names(runs: Sequence[Path]) -> list[str]:
 
 
 def to_text(explained: Sequence[Explained]) -> str:
-    """A line per attention point: w, and what M is like on average over the images."""
+    """A line per attention point (w, and what M is like on average over the images) and per class
+    activation map."""
     points: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for one in explained:
         for facts in one.points:
@@ -168,7 +174,9 @@ def to_text(explained: Sequence[Explained]) -> str:
         told = "" if strength is None else f"w {strength:.3g}, "
         where = f"{run} {point}" if several else point
         lines.append(f"{where}: {told}M {mean:.3f} on average, spatial SD {sd:.3f}")
-    return "\n".join(lines) or "this detector has no attention points"
+    none = "this detector has no attention points"
+    shown = [one.cams for one in explained if one.cams is not None]
+    return "\n".join(filter(None, ["\n".join(lines), cams_to_text(shown)])) or none
 
 
 def _together(
@@ -312,7 +320,8 @@ def _facts(point: Point) -> dict[str, Any]:
 
 
 def _row(one: Explained, out: Path) -> dict[str, Any]:
-    files = {key: getattr(one, key).relative_to(out).as_posix() for key in ("figure", "arrays")}
+    named = {"figure": one.figure, "arrays": one.arrays}
+    files = {key: path.relative_to(out).as_posix() for key, path in named.items() if path}
     facts = {"path": one.path.as_posix(), "score": one.score, "verdict": one.verdict}
     return {**facts, **files, "points": one.points}
 
