@@ -15,11 +15,12 @@ from leanet.methods.catalog import METHODS
 EVERY_METHOD = """
     batch_size config data device epochs folds img_size inner_splits lr lr_schedule method normal
     out overwrite patience positives precision preset print_config resume seed skip_bad
-    val_fraction
+    test_fraction val_fraction
 """
 SUPERVISED = """
     adn adn_args augment balance draw keep_positive mean monitor num_outputs pretrained
-    self_attention std tries weight_decay weights
+    std tries weight_decay weights
+    generated generated_share synthetic synthetic_share textures
 """
 RECONSTRUCTION = """
     base draws dropout inpaint_masks loss map_headroom map_metric map_quantile map_score model
@@ -34,17 +35,28 @@ FLAGS = {
     "scan": "normal",
     "fit colorizer": EVERY_METHOD + RECONSTRUCTION,
     "fit reconstruction": EVERY_METHOD + RECONSTRUCTION,
-    "fit classifier": EVERY_METHOD + SUPERVISED,
+    "fit classifier": EVERY_METHOD
+    + SUPERVISED
+    + """
+    attach attention backbone_lr_mult bias blocks classes dropout min_hidden placement ratio stages
+    start stem transfer_from transfer_weight
+    """,
     "fit leanet": EVERY_METHOD
     + SUPERVISED
     + """
     aan aan_weight adn_input attention_contrast attention_fuse attention_points attention_pool
-    attention_sigmoid attention_strength decide learn_strength map_mode strength_nonneg
+    attention_sigmoid attention_strength decide learn_strength map_mode self_attention
+    strength_nonneg
     map_model.base map_model.batch_size map_model.draws map_model.dropout map_model.epochs
     map_model.inpaint_masks map_model.loss map_model.lr map_model.lr_schedule
     map_model.map_headroom map_model.map_metric map_model.map_quantile map_model.map_score
     map_model.model map_model.monitor map_model.patience map_model.pca_form map_model.pca_sigma
     map_model.task map_model.val_fraction map_source strength_lr_mult
+    """,
+    "fit gan": """
+    batch_size config data device ema flip folds img_size look_every lr lr_discriminator method
+    mode_seeking normal nuisance only out overwrite policy precision preset print_config r1 resume
+    seed skip_bad snapshot_every steps test_fraction val_fraction width
     """,
     "phase1": PROGRAM
     + """
@@ -58,15 +70,23 @@ FLAGS = {
     rescale_legacy val_fraction w_lr_mult w_nonneg weights
     """,
     "predict": "batch_size device maps maps_from no_heatmaps out overwrite skip_bad",
-    "evaluate": "device normal out overwrite",
-    "explain": "also device out overwrite skip_bad",
+    "evaluate": "detection_curve device normal out overwrite",
+    "explain": """
+    alpha also aug_smooth batch_size blend class cmap device eigen_smooth faithfulness head images
+    layer list_layers map_source masks methods normal out overwrite scale skip_bad target
+    """,
+    "compare": "out",
+    "generate": """
+    anomalies backbone device drop_copies features features_run img_size normal out overwrite
+    per_class per_image seed severity step textures
+    """,
     "benchmark": "data_root out overwrite ray workers",
     "report": "baseline",
 }
 
 
 def test_the_table_names_every_verb_and_every_method() -> None:
-    fits = {f"fit {method}" for method in METHODS}
+    fits = {f"fit {method}" for method in (*METHODS, "gan")}
     assert set(FLAGS) == (set(VERBS) - {"fit"}) | fits
 
 

@@ -31,6 +31,7 @@ DOCS = [
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 COMMAND = re.compile(r"(?:^|[\s/])leanet (?=[a-z-]|VERB)(.*)")
 SUFFIXES = (".py", ".html", ".css", ".md", ".yaml")
+FITS = [*METHODS, "gan"]
 UNLISTED = {"__init__.py", "__main__.py", "version.py"}
 everywhere = pytest.mark.parametrize("file", DOCS, ids=[str(f.relative_to(ROOT)) for f in DOCS])
 
@@ -81,12 +82,10 @@ def refused(command: list[str], flags_of: Callable[[str], frozenset[str]]) -> li
     named = [verb] if verb in VERBS else list(VERBS)
     known = frozenset[str]()
     for one in named:
-        methods = rest[:1] if one == "fit" and rest[:1] and rest[0] in METHODS else list(METHODS)
+        methods = rest[:1] if one == "fit" and rest[:1] and rest[0] in FITS else FITS
         for spelled in [f"fit {method}" for method in methods] if one == "fit" else [one]:
             known |= flags_of(spelled)
-    wrong_method = (
-        verb == "fit" and rest[:1] and rest[0] not in {*METHODS, "METHOD", "...", "--help"}
-    )
+    wrong_method = verb == "fit" and rest[:1] and rest[0] not in {*FITS, "METHOD", "...", "--help"}
     return [*rest[: bool(wrong_method)], *(flag for flag in flags(rest) if flag not in known)]
 
 

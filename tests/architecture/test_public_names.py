@@ -21,6 +21,7 @@ NAMES = (
     "Sample",
     "__version__",
     "benchmark",
+    "compare",
     "delta_e_2000",
     "demo",
     "evaluate",

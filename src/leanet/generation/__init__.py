@@ -1,0 +1,1 @@
+"""Training images that nobody photographed: generators, what they draw, and how good that is."""
