@@ -49,7 +49,7 @@ SMOOTH = (
 )
 SUFFIX = ", aug_smooth"
 USUAL, STEPS = "grad_cam-stage4", 25
-MEASURES = ("energy", "pointing", "pixel_auroc")
+MEASURES = ("energy", "energy_over_chance", "pointing", "pixel_auroc")
 FAITHFUL = ("deletion", "insertion", "road", "stability")
 
 
@@ -150,7 +150,7 @@ def make_subject(
 def markdown(test: Sequence[Row], energy: Mapping[str, float], best: str) -> str:
     """Maps against masks: all methods on all test images, then the best one on subsets."""
     figures = {(r.method, r.measure): (r.figure, r.verdict) for r in test if r.subset == ALL}
-    lines = [f"| map | validation energy | {' | '.join(MEASURES)} |", "|---|---|---|---|---|"]
+    lines = [f"| map | validation energy | {' | '.join(MEASURES)} |", "|---|---|---|---|---|---|"]
     for method in dict.fromkeys(row.method for row in test):
         name = f"**{method}**" if method == best else method
         cells = [_cell(*figures.get((method, one), (None, ""))) for one in MEASURES]
@@ -158,13 +158,15 @@ def markdown(test: Sequence[Row], energy: Mapping[str, float], best: str) -> str
         lines.append(f"| {name} | {before} | {' | '.join(cells)} |")
     lines += [
         "",
-        f"| subset | images | chance | {best}: energy | pointing |",
+        "| subset | images | chance | energy_over_chance | pointing |",
         "|---|---|---|---|---|",
     ]
     for subset in dict.fromkeys(row.subset for row in test):
         own = {r.measure: r for r in test if r.method == best and r.subset == subset}
         row = own["pointing"]
-        cells = [_cell(own[one].figure, own[one].verdict) for one in ("energy", "pointing")]
+        cells = [
+            _cell(own[one].figure, own[one].verdict) for one in ("energy_over_chance", "pointing")
+        ]
         lines.append(f"| {subset} | {row.figure.images} | {row.chance:.3f} | {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
 
@@ -184,7 +186,8 @@ def _cell(figure: Figure | None, verdict: str) -> str:
         return "-"
     star = " *" if verdict == INFORMATIVE else ""
     low, high = figure.interval
-    return f"{figure.mean:.3f} ({low:.3f}-{high:.3f}){star}"
+    known = "" if math.isnan(low) else f" ({low:.3f} to {high:.3f})"
+    return f"{figure.mean:.3f}{known}{star}"
 
 
 def main() -> None:

@@ -111,6 +111,8 @@ def test_positives_are_the_papers() -> None:
               "Carpet": 89}  # fmt: skip
     seen = set()
     for file in FILES:
+        if file.stem == "classifier-attention":  # not the paper's: all images of three classes
+            continue
         for data in suite_of(file).data:
             assert data.positives == counts[data.name]
             seen.add(data.name)

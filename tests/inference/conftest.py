@@ -76,7 +76,7 @@ def looker(**more: object) -> Subject:
     return Subject(**given)  # type: ignore[arg-type]
 
 
-def write_samples(folder: Path, num: int = 8, *, missed: int = 0) -> list[Sample]:
+def write_samples(folder: Path, num: int = 12, *, missed: int = 0) -> list[Sample]:
     """Bright patches in the upper left of dark noise, with their masks, the last `missed` of them
     too dark to be found; and as many normal images."""
     rng, made = np.random.default_rng(0), list[Sample]()

@@ -43,8 +43,8 @@ def test_the_planted_truth_points_at_the_patch_and_the_lie_elsewhere(
 def test_normal_images_are_left_out(
     make_looker: Callable[..., Subject], make_patches: Callable[..., list[Sample]], tmp_path: Path
 ) -> None:
-    rows = judged(make_looker(), make_patches(num=8), tmp_path / "out")
-    assert rows["truth", ALL, "energy"].figure.images == 8
+    rows = judged(make_looker(), make_patches(num=12), tmp_path / "out")
+    assert rows["truth", ALL, "energy"].figure.images == 12
 
 
 def test_the_pixel_figure_is_that_of_all_pixels_pooled(
@@ -135,11 +135,11 @@ def test_every_figure_is_on_disk_and_in_the_text(
     table = read_csv(tmp_path / TABLE)
     assert len(table) == len(rows)
     facts = json.loads((tmp_path / FACTS).read_text())
-    assert facts["images"] == 8
-    assert facts["groups"] == 4
+    assert facts["images"] == 12
+    assert facts["groups"] == 6
     assert "energy" in facts["informative"]["truth"]
     text = to_text(list(rows.values()))
-    assert "8 images; the masks cover 6.2 % of them" in text
+    assert "12 images; the masks cover 6.2 % of them" in text
     assert "shows what the score reacts to, not where the defect is" in text
 
 
@@ -181,5 +181,5 @@ def test_unreadable_masks_stop_it_or_are_left_out(
         skip_bad=True,
         tell=told.append,
     )
-    assert rows[0].figure.images == 7
+    assert rows[0].figure.images == 11
     assert "left out 1 unreadable image" in told[0]

@@ -73,9 +73,25 @@ def test_the_interval_of_a_pixel_figure_holds_it() -> None:
 def test_images_of_one_group_are_drawn_together() -> None:
     energies = [0.1] * 6 + [0.9] * 6
     apart = rows(collected(energies, per_group=1))[ALL, "energy"].figure.interval
-    together = rows(collected(energies, per_group=6))[ALL, "energy"].figure.interval
-    assert together == (pytest.approx(0.1), pytest.approx(0.9))  # both of two groups, or one twice
-    assert apart.high - apart.low < 0.6
+    together = rows(collected(energies, per_group=2))[ALL, "energy"].figure.interval
+    assert together.high - together.low > 1.2 * (apart.high - apart.low)
+
+
+def test_with_too_few_groups_there_is_no_interval_and_nothing_is_informative() -> None:
+    found = rows(collected(per_group=3))  # four groups
+    for measure in ("energy", "pixel_auroc"):
+        assert found[ALL, measure].figure.mean > 0
+        assert np.isnan(found[ALL, measure].figure.interval.low)
+        assert csv_row(found[ALL, measure])["low"] is None
+
+
+def test_energy_over_chance_is_energy_less_the_area() -> None:
+    found = collected()
+    expected = np.mean([0.5 - area for area in found.areas])
+    figure = rows(found)[ALL, "energy_over_chance"].figure
+    assert figure.mean == pytest.approx(expected)
+    plain = rows(collected())[ALL, "energy"]
+    assert figure.mean == pytest.approx(plain.figure.mean - plain.chance)
 
 
 def test_subsets_that_hold_all_images_are_left_out() -> None:

@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 from leanet.inference.overlay import (
     ALPHA,
+    CONTOUR_COLOR,
+    contoured,
     outlined,
     overlay,
     parse_scale,
@@ -122,6 +124,17 @@ def test_an_outline_runs_around_the_region_and_not_over_it() -> None:
     assert np.array_equal(line, expected & ~inside)
     with pytest.raises(ValueError, match="one size"):
         outlined(image, inside[1:])
+
+
+def test_a_contour_runs_around_a_stated_level() -> None:
+    heat = np.zeros((24, 36), dtype=np.float32)
+    heat[8:12, 8:12] = 2.0
+    line = (contoured(picture(), heat, 2.0) == CONTOUR_COLOR).all(axis=-1)
+    expected = np.zeros((24, 36), dtype=bool)
+    expected[7:13, 7:13] = True
+    expected[8:12, 8:12] = False
+    assert np.array_equal(line, expected)
+    assert np.array_equal(contoured(picture(), heat, 2.1), picture())
 
 
 # --- scales --------------------------------------------------------------------------------------

@@ -125,6 +125,14 @@ def test_pictures_of_one_part_are_drawn_together() -> None:
     assert together.high - together.low > 2 * (apart.high - apart.low)
 
 
+def test_a_few_groups_are_too_few_for_an_interval() -> None:
+    four = mean_figure([0.0, 1.0, 0.0, 1.0], list("abcd"), seed=0)
+    assert four.mean == 0.5
+    assert np.isnan(four.interval.low)
+    five = mean_figure([0.0, 1.0, 0.0, 1.0, float("nan"), 1.0], list("abcdef"), seed=0)
+    assert five.interval.low < five.mean < five.interval.high
+
+
 def test_rows_are_summed_over_groups() -> None:
     rows = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
     assert by_group(rows, ["b", "a", "b"]).tolist() == [[3, 4], [6, 8]]

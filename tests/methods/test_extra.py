@@ -270,6 +270,43 @@ def test_normal_images_alone_are_enough_and_give_a_threshold(
         quick_fit("classifier", normals, tmp_path / "other")
 
 
+def test_images_repeated_beside_several_classes_train_as_their_classes(
+    toy: Path, tmp_path: Path, quick_fit: Callable[..., Path]
+) -> None:
+    options = {"classes": "kinds", "val_fraction": 0.0, "test_fraction": 0.0}
+    run = quick_fit("classifier", toy, tmp_path / "run", generated="repeat", **options)
+    told = read_json(run / "final" / "metrics.json")["remarks"]["extra"][0]
+    assert len(set(told["images"].values())) == 1
+    assert set(told["images"]) == set(read_json(run / "classes.json")["classes"])
+    assert not (run / "final" / REPEATED_FILE).exists()
+    with pytest.raises(ValueError, match="synthetic is about normal and anomalous images"):
+        quick_fit("classifier", toy, tmp_path / "other", synthetic="color", **options)
+
+
+def test_maps_from_files_and_synthetic_images_do_not_go_together(
+    toy: Path, tmp_path: Path, quick_fit: Callable[..., Path]
+) -> None:
+    maps = tmp_path / "maps"
+    for image in sorted(toy.rglob("*.png")):
+        if "Mask" not in image.parts:
+            place = maps / image.relative_to(toy)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (48, 48), 20).save(place)
+    options = {"map_source": str(maps), "synthetic": "cutpaste"}
+    with pytest.raises(ValueError, match="has no maps of synthetic"):
+        quick_fit("leanet", toy, tmp_path / "run", **options)
+
+
+def test_lea_net_learns_from_synthetic_images_and_their_maps(
+    toy: Path, tmp_path: Path, quick_fit: Callable[..., Path]
+) -> None:
+    run = quick_fit("leanet", toy, tmp_path / "run", synthetic="cutpaste", inner_splits=2)
+    remarks = read_json(run / "final" / "metrics.json")["remarks"]
+    assert remarks["map_mode"] == "out_of_fold"
+    assert remarks["extra"][0]["images"] == {"synthetic-cutpaste": 6, "clean": 6}
+    assert not (run / "final" / "maps.f32").exists()
+
+
 def test_a_killed_run_goes_on_to_the_same_weights(
     material: Callable[..., Material], runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,7 +60,8 @@ def draw_curves(found: Curves) -> Figure:
     for method, look in looks.items():
         axes[2].plot(found.shares, shown[method]["road_morf"], **look)
         axes[2].plot(found.shares, shown[method]["road_lerf"], **{**look, "alpha": 0.45})
-    removed = f"share of the pixels taken from the {found.removed}"
+    source = "image and map" if found.removed == "both" else found.removed
+    removed = f"share of the pixels taken from the {source}"
     _frame(axes[0], "deletion: lower is better", removed, "probability of the explained class")
     _frame(axes[1], "insertion: higher is better", "share of the pixels put back")
     _frame(axes[2], "ROAD: most relevant first; pale: least", removed)

@@ -230,4 +230,5 @@ def _cell(row: Row | None) -> str:
         return "-"
     low, high = row.figure.interval
     star = "*" if row.verdict == INFORMATIVE else " "
-    return f"{row.figure.mean:.3f} ({low:.3f}-{high:.3f}){star}"
+    known = "" if math.isnan(low) else f" ({low:.3f} to {high:.3f})"
+    return f"{row.figure.mean:.3f}{known}{star}"

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from leanet.inference.ground_truth import PRO_LIMIT
 from leanet.inference.subject import (
+    FEWEST_GROUPS,
     INFORMATIVE,
     Figure,
     by_group,
@@ -24,11 +25,11 @@ from leanet.inference.subject import (
 )
 from leanet.ops.localize import size_bin
 from leanet.ops.pixels import PixelCounts, aupro, pixel_auroc, pixel_average_precision
-from leanet.ops.stats import bootstrap_interval
+from leanet.ops.stats import Interval, bootstrap_interval
 from leanet.records import Sample
 
 ALL: Final = "all"
-MEAN_MEASURES: Final = ("energy", "pointing")
+MEAN_MEASURES: Final = ("energy", "energy_over_chance", "pointing")
 PIXEL_MEASURES: Final[dict[str, Callable[[PixelCounts], float]]] = {
     "pixel_auroc": pixel_auroc,
     "pixel_ap": pixel_average_precision,
@@ -129,8 +130,17 @@ def _of_measure(
 
 def _mean(found: Collected, name: str, measure: str, chosen: Sequence[int], draw: Draw) -> Figure:
     groups = group_names([found.samples[k] for k in chosen])
-    values = [getattr(found.seen[name][k], measure) for k in chosen]
+    values = [_value(found, name, measure, k) for k in chosen]
     return mean_figure(values, groups, seed=draw.seed, resamples=draw.resamples)
+
+
+def _value(found: Collected, name: str, measure: str, k: int) -> float:
+    """`energy_over_chance` is the energy less the area of the mask: masks of all sizes side by side
+    spread far more than methods do, and this takes the spread out."""
+    seen = found.seen[name][k]
+    if measure == "energy_over_chance":
+        return seen.energy - found.areas[k]
+    return seen.energy if measure == "energy" else seen.pointing
 
 
 def _pooled(
@@ -149,8 +159,10 @@ def _pooled(
         return formula(total)
 
     arrays = normal, anomalous, overlap
-    rng = np.random.default_rng(draw.seed)
-    interval = bootstrap_interval(figure, *arrays, rng=rng, num=draw.resamples)
+    interval = Interval(math.nan, math.nan)
+    if len(normal) >= FEWEST_GROUPS:
+        rng = np.random.default_rng(draw.seed)
+        interval = bootstrap_interval(figure, *arrays, rng=rng, num=draw.resamples)
     return Figure(figure(*arrays), interval, len(counts))
 
 

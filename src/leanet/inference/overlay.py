@@ -105,6 +105,14 @@ def outlined(
     return drawn
 
 
+def contoured(
+    image: NDArray[np.uint8], heat: NDArray[np.floating[Any]], level: float
+) -> NDArray[np.uint8]:
+    """The picture [H, W, 3] with a line around the places where a map [h, w] is at least `level`;
+    laid over an overlay, it says where a stated value is reached."""
+    return outlined(image, upsampled(heat, (image.shape[0], image.shape[1])) >= level)
+
+
 def run_scale(maps: Iterable[Tensor], quantile: float = RUN_QUANTILE) -> float:
     """The scale of a run: that quantile of the absolute values of all maps, any shapes; 1 if all of
     them are 0. In constant memory. Raises ValueError without a pixel."""

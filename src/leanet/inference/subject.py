@@ -36,6 +36,7 @@ Scorer = Callable[[Tensor, Sequence[Sample]], ScoreOf]
 RANDOM, GAUSSIAN, EDGES = "random map", "centered Gaussian", "image edges"
 SHARED_BASELINES: Final = (RANDOM, GAUSSIAN, EDGES)
 RESAMPLES: Final = 1000  # of the bootstrap
+FEWEST_GROUPS: Final = 5  # with fewer, it has next to nothing to draw from
 INFORMATIVE, NOT_INFORMATIVE = "informative", "not shown to be informative"
 
 
@@ -116,7 +117,8 @@ def mean_figure(
     values: ArrayLike, groups: Sequence[str], *, seed: int, resamples: int = RESAMPLES
 ) -> Figure:
     """The mean of values [N] without nan. Groups [N] (the same part, leaf or patient) are drawn
-    together: pictures of one part are no independent witnesses."""
+    together: pictures of one part are no independent witnesses. With fewer than `FEWEST_GROUPS`
+    there is no interval (nan)."""
     array = np.asarray(values, dtype=np.float64)
     known = ~np.isnan(array)
     if not known.any():
@@ -124,8 +126,10 @@ def mean_figure(
     sums, counts = (
         by_group(part, groups) for part in (np.where(known, array, 0.0), known.astype(np.float64))
     )
-    rng = np.random.default_rng(seed)
-    interval = bootstrap_interval(_ratio, sums, counts, rng=rng, num=resamples)
+    interval = Interval(math.nan, math.nan)
+    if np.count_nonzero(counts) >= FEWEST_GROUPS:
+        rng = np.random.default_rng(seed)
+        interval = bootstrap_interval(_ratio, sums, counts, rng=rng, num=resamples)
     return Figure(float(array[known].mean()), interval, int(known.sum()))
 
 

@@ -26,6 +26,7 @@ from leanet.config import option
 from leanet.methods import colorizer, supervised
 from leanet.methods.choice import train_best
 from leanet.methods.extra import Extra
+from leanet.methods.given_maps import GivenMaps
 from leanet.methods.lea_detector import LEADetector, Reader
 from leanet.methods.lea_measures import measure_attention, scores_on_maps
 from leanet.methods.map_models import MapMode, TrainingMaps, training_maps
@@ -174,6 +175,11 @@ def train(
     source = find_source(config.map_source, config.map_model, data, runtime)
     begun = begin(config, fold, data, runtime, experience)
     extras = supervised.extras_of(config, fold, begun.rest, data, folder, runtime)
+    if extras and isinstance(source.fixed, GivenMaps):
+        raise ValueError(
+            f"--map_source {config.map_source} has no maps of synthetic or generated images; leave "
+            "one of them out, or let a map model draw the maps"
+        )
     maps = training_maps(source, config.map_mode, fold, data, folder, runtime, extras)
     prepared = Prepared(begun, maps, describe(source, maps.model), extras=extras)
     return train_prepared(config, prepared, fold, data, folder, runtime, experience)

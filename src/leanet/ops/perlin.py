@@ -109,7 +109,8 @@ def _ellipse(size: tuple[int, int], generator: torch.Generator) -> Tensor:
     radius, stretch = 0.05 + 0.2 * draw[3], 2.0 ** (draw[4] - 0.5)
     distance = torch.hypot((y - shift[0]) / stretch, (x - shift[1]) * stretch) / radius
     dents = perlin_noise(size, (4, 4), generator)
-    return (1.25 - distance + 0.5 * dents) / 0.5
+    height: Tensor = (1.25 - distance + 0.5 * dents) / 0.5
+    return height
 
 
 def _turned(size: tuple[int, int], turn: float) -> tuple[Tensor, Tensor]:
