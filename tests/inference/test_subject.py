@@ -26,7 +26,7 @@ from leanet.inference.subject import (
     redrawn_networks,
     verdict,
 )
-from leanet.ops.stats import Interval
+from leanet.ops.stats import Interval, bootstrap_interval
 from leanet.records import NORMAL, Sample
 
 
@@ -123,6 +123,19 @@ def test_pictures_of_one_part_are_drawn_together() -> None:
     apart = mean_figure(values, [str(k) for k in range(48)], seed=0).interval
     together = mean_figure(values, [str(k // 6) for k in range(48)], seed=0).interval
     assert together.high - together.low > 2 * (apart.high - apart.low)
+
+
+def test_the_interval_is_that_of_the_general_bootstrap() -> None:
+    values = np.random.default_rng(1).random(20)
+    groups = [str(k // 2) for k in range(20)]
+
+    def mean_of(*parts: np.ndarray) -> float:
+        return float(parts[0].sum() / parts[1].sum())
+
+    sums, counts = by_group(values, groups), by_group(np.ones(20), groups)
+    expected = bootstrap_interval(mean_of, sums, counts, rng=np.random.default_rng(3), num=200)
+    found = mean_figure(values, groups, seed=3, resamples=200).interval
+    assert found == pytest.approx(expected)
 
 
 def test_a_few_groups_are_too_few_for_an_interval() -> None:
