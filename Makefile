@@ -39,6 +39,7 @@ coverage: $(READY) ## tests with branch coverage
 bench: $(READY) ## speed, as ratios measured side by side
 	$(BIN)/python benchmarks/color.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/cavga.py
 	$(BIN)/python benchmarks/startup.py
 
 clean: ## remove the environment and caches

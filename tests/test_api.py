@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,9 @@ import yaml
 import leanet
 from leanet import api
 from leanet.files import read_csv, read_json
+from leanet.fit import fit
+from leanet.methods.cavga_config import Config
+from leanet.prepare import Options
 
 QUICK: dict[str, Any] = {
     "img_size": 32,
@@ -124,6 +128,35 @@ def test_evaluate_takes_the_test_part_if_there_is_one(run: Path, toy: Path, tmp_
     assert len(read_csv(tmp_path / "e" / "predictions.csv")) == 7
     leanet.evaluate(run, toy, tmp_path / "all", device="cpu")
     assert len(read_csv(tmp_path / "all" / "predictions.csv")) == 24
+
+
+def test_weak_labels_are_learned_from_and_never_tested(
+    toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, run = tmp_path / "parts", tmp_path / "run"
+    for k, file in enumerate(sorted(toy.glob("Negative/*/*.png"))):
+        copy_to(file, data / ("train" if k < 15 else "test") / "good" / file.name)
+    for file in toy.glob("Positive/*/*.png"):
+        copy_to(file, data / "test" / file.parent.name / file.name)
+    options = Options(img_size=32, device="cpu", precision="32-true")
+    config = Config(variant="D_w", epochs=1, min_steps=0, batch_size=8, weak_fraction=0.4)
+    fit("cavga", data, run, options, config, tell=quiet)
+    trained = [row for row in read_csv(run / "samples.csv") if row["split"] == "train"]
+    weak = {row["path"] for row in trained if row["label"] == "1"}
+    assert len(weak) == 3, "0.4 of 6, rounded up"
+    tested = read_csv(run / "final" / "predictions.csv")
+    evaluation = leanet.evaluate(run, data, tmp_path / "e", device="cpu")
+    assert "left out 3 test images" in capsys.readouterr().err
+    assert evaluation.image
+    again = read_csv(tmp_path / "e" / "predictions.csv")
+    assert {row["path"] for row in tested if row["role"] == "test"}.isdisjoint(weak)
+    assert len(again) == 3 + 3
+    assert not any(row["path"].endswith(tuple(weak)) for row in again)
+
+
+def copy_to(file: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(file, target)
 
 
 def test_the_working_point_is_that_of_the_card(run: Path, toy: Path, tmp_path: Path) -> None:

@@ -271,6 +271,11 @@ def test_dashes_are_underscores(call: Call) -> None:
     assert first["map_model"]["batch_size"] == 5  # type: ignore[index]
 
 
+def test_normal_class_is_normal(call: Call) -> None:
+    for word in ("--normal_class=3", "--normal-class=3", "--normal=3"):
+        assert effective(call, "colorizer", word)["normal"] == "3"
+
+
 @pytest.mark.parametrize("method", ["colorizer", "classifier", "leanet"])
 def test_the_printed_configuration_fed_back_gives_the_same(
     method: str, call: Call, tmp_path: Path

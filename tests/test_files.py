@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from leanet.files import (
+    link_or_copy,
     read_csv,
     read_json,
     read_json_lines,
@@ -123,3 +124,20 @@ def test_a_reserved_file_has_its_size_and_keeps_its_name_in_the_error(
     with pytest.raises(OSError, match="No space left") as caught:
         reserve(tmp_path / "other", 1000)
     assert caught.value.filename == str(tmp_path / "other")
+
+
+def test_a_link_takes_no_space_and_a_copy_serves_where_there_are_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "a.txt"
+    source.write_text("content")
+    link_or_copy(source, tmp_path / "deep" / "b.txt")
+    assert (tmp_path / "deep" / "b.txt").samefile(source)
+
+    def refuse(self: Path, target: Path) -> None:
+        raise OSError("another disk")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    link_or_copy(source, tmp_path / "c.txt")
+    assert (tmp_path / "c.txt").read_text() == "content"
+    assert not (tmp_path / "c.txt").samefile(source)

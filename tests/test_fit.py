@@ -161,6 +161,17 @@ def test_results_and_card_repeat_the_folds(lea_run: Path) -> None:
     assert card["map_unit"] == "dE00"
 
 
+def test_the_folds_have_pixel_figures_where_there_are_masks(lea_run: Path) -> None:
+    found = [read_json(lea_run / fold / "metrics.json")["pixels"] for fold in FOLDS]
+    assert [(one["num_images"], one["num_anomalous"]) for one in found] == [(8, 2)] * 3
+    for one in found:
+        assert 0 < one["auroc"] < 1
+        assert 0 < one["oracle_iou"] < 1
+    for row in read_csv(lea_run / "results.csv"):
+        assert float(row["pixel_auroc"]) == found[FOLDS.index(row["fold"])]["auroc"]
+    assert read_json(lea_run / "final" / "metrics.json")["pixels"] is None  # nothing to test on
+
+
 # --- where thresholds come from -----------------------------------------------------------------
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # a type checker sees the functions, not the files of the sam
     from leanet.api import predict as predict
     from leanet.api import report as report
     from leanet.api import scan as scan
+    from leanet.api import unpack as unpack
     from leanet.data.toy import make_toy as make_toy
     from leanet.demo import demo as demo
     from leanet.ops.color import delta_e_2000 as delta_e_2000
@@ -32,6 +33,7 @@ if TYPE_CHECKING:  # a type checker sees the functions, not the files of the sam
     from leanet.records import Sample as Sample
 
 _PUBLIC = {
+    "unpack": "leanet.api",
     "scan": "leanet.api",
     "fit": "leanet.api",
     "load": "leanet.api",

@@ -11,7 +11,7 @@ from leanet.benchmark.run import benchmark as run_benchmark
 from leanet.benchmark.suite import read_suite
 from leanet.benchmark.workers import Workers
 from leanet.config import from_dict, merged
-from leanet.data import checks
+from leanet.data import checks, published
 from leanet.data import scan as scanning
 from leanet.data.cache import READER_THREADS
 from leanet.files import read_json
@@ -27,12 +27,13 @@ from leanet.inference.cam_run import CamOptions, Explainer
 from leanet.inference.explain_run import Asked, explain_run
 from leanet.inference.faithfulness import NUM_IMAGES
 from leanet.inference.measure_run import Measures, measure_run
+from leanet.inference.run_images import unlearned
 from leanet.methods import catalog
 from leanet.methods.given_maps import give_maps
 from leanet.methods.recipe import DetectorModule
 from leanet.methods.store import load_detector
 from leanet.prepare import FINAL, Options
-from leanet.progress import Progress
+from leanet.progress import Progress, say_once
 from leanet.records import Sample
 from leanet.report import page
 from leanet.report.benchmark import write_benchmark_report
@@ -47,6 +48,26 @@ def scan(data: PathLike, *, normal: str | None = None) -> str:
     """Look at a data set: its layout, counts and problems, as text."""
     found = scanning.scan(Path(data), normal=normal)
     return checks.describe(found, _checked(found.samples))
+
+
+def unpack(
+    what: str,
+    source: PathLike,
+    out: PathLike,
+    *,
+    every: int | None = None,
+    overwrite: bool = False,
+    tell: Callable[[str], None] = print,
+) -> Path:
+    """Turn the files of a published data set (`what` of `data.published.SETS`) in the folder
+    `source` into the folder `out`, which `scan` recognizes; of shanghaitech one frame in `every`.
+
+    Raises:
+        ValueError: an unknown data set, missing or damaged files, or `out` is in use.
+    """
+    return published.unpack(
+        what, Path(source), Path(out), every=every, overwrite=overwrite, tell=tell
+    )
 
 
 def fit(
@@ -131,14 +152,14 @@ def evaluate(
     device: str = "auto",
     **options: Any,
 ) -> evaluating.Evaluation:
-    """Score a labelled data set (its test part, if it has one) with the final detector."""
+    """Score a labelled data set (its test part, if it has one) with the final detector.
+
+    Test images that the run has learned from, as weak labels, are left out.
+    """
     card = read_card(Path(run))
-    several = bool(card.get("classes"))
-    samples = scanning.scan(Path(data), normal=normal, normal_required=not several).samples
-    tested = [sample for sample in samples if sample.split == "test"] or list(samples)
     return evaluating.evaluate(
         load(run, device=device),
-        tested,
+        _tested(Path(run), Path(data), normal),
         threshold=_threshold(card),
         part_thresholds=card["part_thresholds"],
         out=Path(out) if out is not None else Path(run) / "evaluation",
@@ -219,9 +240,6 @@ def measure_maps(  # noqa: PLR0913 - the options of a verb, by name
         ValueError: as `explain`, or no masks where they are asked for.
     """
     card = read_card(Path(run))
-    several = bool(card.get("classes"))
-    samples = scanning.scan(Path(data), normal=normal, normal_required=not several).samples
-    tested = [sample for sample in samples if sample.split == "test"] or list(samples)
     explainer = Explainer(
         load(run, device=device),
         from_dict(CamOptions, options),
@@ -231,7 +249,7 @@ def measure_maps(  # noqa: PLR0913 - the options of a verb, by name
     )
     return measure_run(
         explainer,
-        tested,
+        _tested(Path(run), Path(data), normal),
         Measures(faithfulness, masks, images),
         run=Path(run),
         out=Path(out) if out is not None else Path(run) / "explanations",
@@ -319,6 +337,17 @@ def read_card(run: Path) -> dict[str, Any]:
     if not (run / "card.json").exists():
         raise ValueError(f"{run} is not finished; complete it with `leanet fit ... --resume`")
     return dict(read_json(run / "card.json"))
+
+
+def _tested(run: Path, data: Path, normal: str | None) -> list[Sample]:
+    """What of a data set tests a run: the test part, if there is one, less what it learned from."""
+    several = bool(read_card(run).get("classes"))
+    samples = scanning.scan(data, normal=normal, normal_required=not several).samples
+    kept = unlearned(run, data, samples)
+    if len(kept) < len(samples):
+        left = len(samples) - len(kept)
+        say_once(f"left out {left} test images: the run has learned from them or their groups")
+    return [sample for sample in kept if sample.split == "test"] or kept
 
 
 def _threshold(card: dict[str, Any]) -> float | None:

@@ -21,6 +21,7 @@ from leanet.verbs import (
     programs,
     report,
     start,
+    unpack,
 )
 from leanet.verbs.words import HELP as WHAT
 from leanet.version import __version__
@@ -41,6 +42,9 @@ ADVICE = {  # after Ctrl-C
     "phase1": "; the same command with --resume goes on",
     "phase2": "; the same command with --resume goes on",
 }
+
+
+ALIASES = {"--normal_class": "--normal"}  # as other programs say
 
 
 class Verb(NamedTuple):
@@ -69,7 +73,7 @@ def _run(arguments: list[str]) -> int:
         print(f"leanet {__version__}")
         return 0
     try:
-        name, rest = arguments[0], [_with_underscores(word) for word in arguments[1:]]
+        name, rest = arguments[0], [_own_spelling(word) for word in arguments[1:]]
         if name not in VERBS:
             raise UsageError(f"unknown verb {name!r}{nearest(name, VERBS)}; allowed: {_verbs()}")
         VERBS[name].run(rest)
@@ -87,6 +91,7 @@ def _run(arguments: list[str]) -> int:
 
 VERBS = {
     "demo": Verb(start.demo, "demo [--out DIR]"),
+    "unpack": Verb(unpack.unpack, "unpack WHAT SOURCE --out FOLDER"),
     "scan": Verb(start.scan, "scan DATA"),
     "fit": Verb(fit.fit, "fit METHOD DATA [--out RUN]"),
     "phase1": Verb(programs.phase1, "phase1 --dataset DATA ..."),
@@ -101,12 +106,13 @@ VERBS = {
 }
 
 
-def _with_underscores(word: str) -> str:
-    """--img-size is --img_size."""
+def _own_spelling(word: str) -> str:
+    """--img-size is --img_size, and an alias what it stands for."""
     if not word.startswith("--"):
         return word
     flag, equals, value = word.partition("=")
-    return "--" + flag[2:].replace("-", "_") + equals + value
+    flag = "--" + flag[2:].replace("-", "_")
+    return ALIASES.get(flag, flag) + equals + value
 
 
 def _one_message(error: BaseException) -> str:

@@ -25,10 +25,10 @@ from leanet.data.scan import write_samples_csv
 from leanet.files import read_csv, read_json, sweep, write_csv, write_json, write_text
 from leanet.methods import catalog
 from leanet.methods.recipe import Experience, HeldOut, Material, Scores
-from leanet.prepare import FINAL, Options, Tell, decode_samples, find_samples, folds_of
+from leanet.prepare import FINAL, Found, Options, Tell, decode_samples, find_samples, folds_of
 from leanet.records import ANOMALOUS, NORMAL, Fold
 from leanet.runtime import Runtime, environment, make_runtime
-from leanet.trial import METRICS, Bench, run_trial
+from leanet.trial import METRICS, Bench, pixel_columns, run_trial
 
 Earlier = Literal["refuse", "resume", "overwrite"]
 
@@ -57,6 +57,7 @@ def fit(
         options,
         needs_anomalous=recipe.needs_anomalous and not getattr(config, "synthetic", ""),
         classes=getattr(config, "classes", "two"),
+        weak=getattr(config, "weak_split", None),
     )
     _open_run(out, method, data, options, config, earlier)
     material = decode_samples(found, options, out, runtime, tell)
@@ -66,7 +67,7 @@ def fit(
     write_folds_csv(out / "folds.csv", found.root, material.samples, folds)
     if material.classes:
         write_json(out / "classes.json", {"classes": material.classes, "normal": material.normal})
-    tell(_summary(method, material, folds, runtime, found.pooled))
+    tell(_summary(method, material, folds, runtime, found))
     bench = Bench(
         method=method,
         config=config,
@@ -115,7 +116,7 @@ def _conclude(method: str, material: Material, folds: Sequence[Fold]) -> None:
     for fold in folds:
         outcome = read_json(out / fold.name / METRICS)
         rows += [
-            {"fold": fold.name, "output": output, **values}
+            {"fold": fold.name, "output": output, **values, **pixel_columns(outcome)}
             for output, values in outcome["metrics"].items()
         ]
     write_csv(out / "results.csv", rows)
@@ -134,6 +135,7 @@ def _conclude(method: str, material: Material, folds: Sequence[Fold]) -> None:
         "folds": len(folds) - 1,
         "map_unit": final["map_unit"],
         "map_top": final["map_top"],
+        "map_thresholds": final.get("map_thresholds", {}),
     }
     write_json(out / "card.json", card)
     shutil.rmtree(out / "cache", ignore_errors=True)
@@ -182,14 +184,16 @@ def _require_equal(before: dict[str, Any], now: dict[str, Any], out: Path) -> No
 
 
 def _summary(
-    method: str, material: Material, folds: Sequence[Fold], runtime: Runtime, pooled: bool
+    method: str, material: Material, folds: Sequence[Fold], runtime: Runtime, found: Found
 ) -> str:
     text = (
         f"{method}: {_counted(material)}, "
         f"{len(folds) - 1 or 'no'} folds, on {runtime.device} "
         f"({runtime.fabric._precision.precision})"
     )
-    return text + ("; training and test part of the data set are pooled" if pooled else "")
+    if found.left_test:
+        text += f"; {found.left_test} of the test images taken out of the test for weak labels"
+    return text + ("; training and test part of the data set are pooled" if found.pooled else "")
 
 
 def _counted(material: Material) -> str:

@@ -13,6 +13,7 @@ from leanet.data.class_list import LAYOUT as CLASS_FOLDERS
 from leanet.data.class_list import Classes, class_names, normal_class
 from leanet.data.folds import hold_out, make_folds, single_fold
 from leanet.data.scan import Scan, scan
+from leanet.data.weak import WeakSplit, move_weak
 from leanet.methods.recipe import Material
 from leanet.networks.unet import unet_depth
 from leanet.records import NORMAL, Fold, Sample
@@ -32,7 +33,9 @@ class Options:
     img_size: int = option(128, "side in pixels that images are resized to; a multiple of 32")
     seed: int = option(0, "makes everything repeatable: draws, folds, weights, order")
     positives: int | None = option(None, "draw so many of the anomalous images, with the seed")
-    normal: str | None = option(None, "name of the normal class in a folder-per-class layout")
+    normal: str | None = option(
+        None, "name of the normal class in a folder-per-class layout (also --normal_class)"
+    )
     test_fraction: float | None = option(
         None,
         "share of the images to keep for the test where neither the data set nor --folds gives "
@@ -46,19 +49,28 @@ class Options:
 class Found(NamedTuple):
     """The samples of a data set, those to train on first, in paths below `root`; `pooled`: a given
     split was given up for cross-validation; the classes to tell apart, () for normal and
-    anomalous, and the normal one of them."""
+    anomalous, and the normal one of them; how many images `left_test` for weak labels."""
 
     samples: tuple[Sample, ...]
     root: Path
     pooled: bool = False
     classes: tuple[str, ...] = ()
     normal: str | None = None
+    left_test: int = 0
 
 
 def find_samples(
-    data: Path, options: Options, *, needs_anomalous: bool, classes: Classes = "two"
+    data: Path,
+    options: Options,
+    *,
+    needs_anomalous: bool,
+    classes: Classes = "two",
+    weak: WeakSplit | None = None,
 ) -> Found:
     """Scan a data set and draw from it what the options ask for.
+
+    Where the training part has normal images only and nothing is pooled, the `weak` share of the
+    anomalous test images moves to the training part, or is left out.
 
     Raises:
         ValueError: an image size that does not work, anything wrong with the data.
@@ -73,10 +85,11 @@ def find_samples(
     )
     if _by_kind(found, classes):
         return _of_classes(found, options)
-    samples, pooled = _order(found.samples, options.folds, needs_anomalous)
+    samples, left = _weakened(found, weak, options)
+    samples, pooled = _order(samples, options.folds, needs_anomalous)
     if options.test_fraction and not pooled:
         samples = _with_test(samples, options.test_fraction, options)
-    return Found(samples, found.root, pooled)
+    return Found(samples, found.root, pooled, left_test=left)
 
 
 def _by_kind(found: Scan, classes: Classes) -> bool:
@@ -87,6 +100,27 @@ def _by_kind(found: Scan, classes: Classes) -> bool:
     if found.layout != CLASS_FOLDERS:
         return False
     return len({s.kind for s in found.samples}) > 2 or all(s.label == NORMAL for s in found.samples)
+
+
+def _weakened(
+    found: Scan, weak: WeakSplit | None, options: Options
+) -> tuple[tuple[Sample, ...], int]:
+    """The samples once weak labels have left the test part, and how many images that cost it.
+
+    Nothing moves where the training part has anomalous images, or folds test them all.
+    """
+    samples = found.samples
+    if weak is None:
+        return samples, 0
+    if weak.learn and all(sample.label == NORMAL for sample in samples):
+        raise ValueError(
+            f"{found.root} has {len(samples)} normal images and no anomalous one, and this method "
+            "learns from a few of them as well.\n"
+            "Give some, or use a variant that learns from normal images alone."
+        )
+    if options.folds >= 2 or not _trains_on_normal(samples):
+        return samples, 0
+    return move_weak(samples, weak, options.seed)
 
 
 def _of_classes(found: Scan, options: Options) -> Found:
@@ -131,6 +165,7 @@ def decode_samples(
         root=found.root,
         classes=found.classes,
         normal=found.normal,
+        weak_moved=found.left_test > 0,
     )
 
 
@@ -170,8 +205,7 @@ def _order(
     """
     train = [sample for sample in samples if sample.split != "test"]
     test = [sample for sample in samples if sample.split == "test"]
-    only_normal = all(sample.label == NORMAL for sample in train)
-    if not test or not only_normal:
+    if not _trains_on_normal(samples):
         return tuple(train + test), False
     if num_folds >= 2:
         return tuple(dataclasses.replace(sample, split=None) for sample in train + test), True
@@ -182,6 +216,12 @@ def _order(
             "`leanet fit colorizer`, which learns from normal images alone."
         )
     return tuple(train + test), False
+
+
+def _trains_on_normal(samples: Sequence[Sample]) -> bool:
+    """Whether the training part has normal images only, beside a test part."""
+    train = [sample for sample in samples if sample.split != "test"]
+    return len(train) < len(samples) and all(sample.label == NORMAL for sample in train)
 
 
 def _decode(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ from leanet.data.class_list import class_numbers, class_of
 from leanet.data.scan import relative_name
 from leanet.files import write_csv, write_json
 from leanet.inference.class_tables import probabilities, write_class_tables
+from leanet.inference.fold_figures import judge_fold
 from leanet.inference.gallery import save_gallery, save_maps
 from leanet.methods import catalog
 from leanet.methods.extra import FILES as EXTRA_FILES
 from leanet.methods.map_models import MAPS
-from leanet.methods.recipe import Experience, HeldOut, Material, Scores, Trained, score_images
+from leanet.methods.recipe import Experience, HeldOut, Material, Scores, Trained
 from leanet.methods.store import save_detector
 from leanet.ops.metrics import Threshold, choose_threshold, confusion_at, f1, image_metrics
 from leanet.prepare import Tell
@@ -59,8 +61,14 @@ def run_trial(
     data, train = bench.material, catalog.find(bench.method).train
     trained = train(bench.config, fold, data, folder, bench.runtime, experience)
     trained.detector.eval()
-    test = score_images(trained.detector, data.images, fold.test)
-    thresholds = _thresholds(trained.held_out, data)
+    test, pixels = judge_fold(
+        trained.detector,
+        data,
+        fold.test,
+        seed=bench.runtime.seed,
+        tell=bench.tell,
+    )
+    thresholds = trained.thresholds or _thresholds(trained.held_out, data)
     parts = [("test", HeldOut(fold.test, test))]
     if experience is None:
         parts.append(("held_out", trained.held_out))
@@ -77,10 +85,17 @@ def run_trial(
         outcome["metrics"]["classes"] = write_class_tables(
             folder, data.classes, true, probabilities(test, data.classes)
         )
+    outcome["pixels"] = pixels
     outcome["seconds"] = round(time.monotonic() - started, 1)
     write_json(folder / METRICS, outcome)
     _tidy(folder)
     bench.tell(_line(fold, outcome))
+
+
+def pixel_columns(outcome: Mapping[str, Any]) -> dict[str, float]:
+    """The pixel figures of a trial's `metrics.json` as columns `pixel_...` of a table of results;
+    {} where there are none."""
+    return {f"pixel_{name}": value for name, value in (outcome.get("pixels") or {}).items()}
 
 
 def _tidy(folder: Path) -> None:
@@ -134,6 +149,7 @@ def _outcome(
         "remarks": trained.remarks,
         "map_unit": trained.detector.map_unit,
         "map_top": trained.detector.map_top,
+        "map_thresholds": dict(trained.detector.map_thresholds),
     }
 
 
@@ -178,4 +194,6 @@ def _line(fold: Fold, outcome: dict[str, Any]) -> str:
         text += f", accuracy {classes['accuracy']:.3f} (majority class {classes['majority']:.3f})"
     if metrics:
         text += f", AUROC {metrics['auroc']:.3f}, F1 {metrics['f1']:.3f}"
+    if outcome["pixels"]:
+        text += f", pixel AUROC {outcome['pixels']['auroc']:.3f}"
     return text

@@ -15,7 +15,7 @@ from leanet.cli import VERBS, main
 from leanet.methods.catalog import METHODS
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = tuple(f"fit {method}" for method in (*METHODS, "gan")) + tuple(
+COMMANDS = tuple(f"fit {method}" for method in (*METHODS, "gan", "dcgan")) + tuple(
     v for v in VERBS if v != "fit"
 )
 

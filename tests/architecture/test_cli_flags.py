@@ -32,6 +32,7 @@ PROGRAM = """
 """
 FLAGS = {
     "demo": "out overwrite",
+    "unpack": "every out overwrite",
     "scan": "normal",
     "fit colorizer": EVERY_METHOD + RECONSTRUCTION,
     "fit reconstruction": EVERY_METHOD + RECONSTRUCTION,
@@ -58,6 +59,10 @@ FLAGS = {
     mode_seeking normal nuisance only out overwrite policy precision preset print_config r1 resume
     seed skip_bad snapshot_every steps test_fraction val_fraction width
     """,
+    "fit dcgan": """
+    batch_size config data device epochs limit lr lr_discriminator method out overwrite precision
+    preset print_config resume seed sheet_every skip_bad snapshot_every
+    """,
     "phase1": PROGRAM
     + """
     groups inner_splits loss map_dtype map_headroom map_metric map_mode map_quantile model monitor
@@ -70,7 +75,7 @@ FLAGS = {
     rescale_legacy val_fraction w_lr_mult w_nonneg weights
     """,
     "predict": "batch_size device maps maps_from no_heatmaps out overwrite skip_bad",
-    "evaluate": "detection_curve device normal out overwrite",
+    "evaluate": "detection_curve device normal out overwrite transductive",
     "explain": """
     alpha also aug_smooth batch_size blend class cmap device eigen_smooth faithfulness head images
     layer list_layers map_source masks methods normal out overwrite scale skip_bad target
@@ -86,7 +91,7 @@ FLAGS = {
 
 
 def test_the_table_names_every_verb_and_every_method() -> None:
-    fits = {f"fit {method}" for method in (*METHODS, "gan")}
+    fits = {f"fit {method}" for method in (*METHODS, "gan", "dcgan")}
     assert set(FLAGS) == (set(VERBS) - {"fit"}) | fits
 
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import pytest
 
 import leanet
-from leanet.cli import VERBS, main
+from leanet.cli import ALIASES, VERBS, main
 from leanet.methods.catalog import METHODS
 from leanet.prepare import Options
 
@@ -31,7 +31,7 @@ DOCS = [
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 COMMAND = re.compile(r"(?:^|[\s/])leanet (?=[a-z-]|VERB)(.*)")
 SUFFIXES = (".py", ".html", ".css", ".md", ".yaml")
-FITS = [*METHODS, "gan"]
+FITS = [*METHODS, "gan", "dcgan"]
 UNLISTED = {"__init__.py", "__main__.py", "version.py"}
 everywhere = pytest.mark.parametrize("file", DOCS, ids=[str(f.relative_to(ROOT)) for f in DOCS])
 
@@ -67,9 +67,10 @@ def words(command: str) -> list[str]:
 
 
 def flags(of: list[str]) -> list[str]:
-    """The flags among some words, spelled with underscores and without their values."""
+    """The flags among some words, in their own spelling and without their values."""
     named = [word[2:].partition("=")[0] for word in of if word.startswith("--")]
-    return ["--" + name.replace("-", "_") for name in named]
+    spelled = ["--" + name.replace("-", "_") for name in named]
+    return [ALIASES.get(flag, flag) for flag in spelled]
 
 
 def refused(command: list[str], flags_of: Callable[[str], frozenset[str]]) -> list[str]:

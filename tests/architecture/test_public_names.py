@@ -33,6 +33,7 @@ NAMES = (
     "report",
     "rgb_to_lab",
     "scan",
+    "unpack",
 )
 SECONDS_TO_IMPORT, TRIALS = 0.2, 5
 HEAVY = ("torch", "numpy", "matplotlib", "lightning", "scipy", "sklearn", "timm", "PIL", "yaml")

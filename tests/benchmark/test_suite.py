@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from leanet.benchmark.suite import Suite, cells, effective, read_suite, slug
+from leanet.data.thumbnails import CLOTHES, DIGITS
 from leanet.files import read_csv
 from leanet.methods import classifier, leanet
 from leanet.report.results import PUBLISHED, read_benchmark
@@ -18,6 +19,9 @@ WriteSuite = Callable[..., Path]
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "configs" / "suites").glob("*.yaml"))
 NUM_POINTS, NUM_DRAWS = 5, 5
+NAMES_OF_CIFAR10 = (
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
 # suite -> names, rows: a group has a row for each attention point or draw
 PAPER = {
     "table3": (16, 2 * (NUM_DRAWS + 1 + 3 + 3 * NUM_POINTS)),
@@ -111,12 +115,81 @@ def test_positives_are_the_papers() -> None:
               "Carpet": 89}  # fmt: skip
     seen = set()
     for file in FILES:
-        if file.stem == "classifier-attention":  # not the paper's: all images of three classes
+        if file.stem.startswith(("classifier-", "cavga-")):  # not that paper's
             continue
         for data in suite_of(file).data:
             assert data.positives == counts[data.name]
             seen.add(data.name)
     assert seen == set(counts)
+
+
+# CAVGA's suites -> data sets, rows, side, epochs, least steps
+CAVGA = {
+    "mvtec": (15, 8, 256, 150, 3000),
+    "shanghaitech": (12, 4, 256, 5, 3000),
+    "lag": (1, 2, 256, 50, 3000),
+    "cifar10": (10, 2, 64, 30, 0),
+    "mnist": (10, 2, 64, 30, 0),
+    "fashion_mnist": (10, 2, 64, 30, 0),
+    "magnetic_tile": (1, 16, 128, 20, 0),
+    "cifar10_small": (10, 2, 64, 30, 0),
+}
+
+
+@pytest.mark.parametrize("name", CAVGA)
+def test_cavgas_suites_use_the_split_and_the_schedule_of_each_data_set(name: str) -> None:
+    suite = suite_of(ROOT / "configs" / "suites" / f"cavga-{name}.yaml")
+    num_data, num_rows, side, epochs, min_steps = CAVGA[name]
+    assert (len(suite.data), len(suite.rows)) == (num_data, num_rows)
+    assert (suite.options.folds, suite.options.img_size) == (0, side)
+    for row in suite.rows:
+        assert row.config.epochs == epochs
+        assert row.config.batch_size == (64 if side == 64 else 16)
+        if row.method == "cavga":
+            assert row.config.min_steps == min_steps
+
+
+def test_one_class_suites_make_every_class_normal_once() -> None:
+    classes = {"cifar10": NAMES_OF_CIFAR10, "mnist": DIGITS, "fashion_mnist": CLOTHES,
+               "cifar10_small": NAMES_OF_CIFAR10}  # fmt: skip
+    for name, expected in classes.items():
+        suite = suite_of(ROOT / "configs" / "suites" / f"cavga-{name}.yaml")
+        assert tuple(data.normal for data in suite.data) == expected
+        assert {data.path.name for data in suite.data} == {name}
+
+
+def test_rows_of_cavga_are_called_what_they_are_and_test_on_the_same_images() -> None:
+    for name in CAVGA:
+        rows = suite_of(ROOT / "configs" / "suites" / f"cavga-{name}.yaml").rows
+        weak = [row.config for row in rows if row.method == "cavga" and row.config.weak]
+        for row in rows:
+            if row.method != "cavga":
+                continue
+            config = row.config
+            assert row.name.startswith(config.variant)
+            assert ("flat" in row.name) == (config.latent == "flat")
+            assert config.weak or config.weak_test_split == bool(weak)
+            assert {config.weak_fraction} == {one.weak_fraction for one in [*weak, config]}
+
+
+def test_the_ablation_has_every_part_of_cavga_with_and_without() -> None:
+    rows = suite_of(ROOT / "configs" / "suites" / "cavga-magnetic_tile.yaml").rows
+    found = {
+        (row.config.variant, row.config.latent, row.config.w_cga if weak else row.config.w_ae)
+        for row in rows
+        for weak in [row.config.weak]
+    }
+    variants = ("R_u", "R_w", "D_u", "D_w")
+    assert found == {(v, z, w) for v in variants for z in ("conv", "flat") for w in (0.0, 0.01)}
+
+
+def test_without_folds_there_is_a_cell_for_every_data_set_row_and_seed(
+    write_suite: WriteSuite,
+) -> None:
+    file = write_suite(options={"folds": 0}, seeds=[0, 4], published="cavga")
+    found = [(cell.row.name, cell.seed, cell.fold) for cell in cells(read_suite(file))]
+    rows = ("plain", "steered, A2", "steered, A4")
+    assert found == [(row, seed, 0) for seed in (0, 4) for row in rows]
 
 
 def test_options_come_from_the_preset_then_common_then_the_row(write_suite: WriteSuite) -> None:
@@ -159,7 +232,7 @@ def test_the_report_finds_every_row_under_the_name_that_the_cells_have(
         suite, seen = suite_of(file), read_benchmark(folder)
         assert {row for e in seen.entries for row in e.rows} == {row.name for row in suite.rows}
         assert list(seen.sources) == [data.name for data in suite.data]
-        assert len(seen.trials) == len(suite.seeds) * suite.options.folds
+        assert len(seen.trials) == len(suite.seeds) * max(suite.options.folds, 1)
 
 
 def test_relative_data_lie_below_the_file_or_the_given_root(write_suite: WriteSuite) -> None:
@@ -190,7 +263,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"data": {"Toy": {"positives": 3}}}, "data set Toy has no path"),
     ({"data": {}}, "names no data"),
     ({"options": {"folds": 2, "img_sise": 64}}, r"'img_sise' \(did you mean img_size"),
-    ({"options": {"folds": 1}}, "folds 1; a benchmark needs 2 folds or more"),
+    ({"options": {"folds": 1}}, "folds 1; a benchmark needs 2 folds or more, or 0"),
+    ({"options": {"folds": -2}}, "folds -2; a benchmark needs 2 folds or more"),
     ({"common": {"epohs": 3}}, r"common: .*'epohs' \(did you mean epochs"),
     ({"methods": {"a": {"method": "leanett"}}}, r"'leanett' \(did you mean leanet\?\)"),
     ({"methods": {"a": {"epochs": 3}}}, "row 'a' names no method"),

@@ -22,7 +22,7 @@ from leanet.records import Prediction
 from leanet.runtime import make_runtime
 
 SIDE = 32
-SLOW = {"epochs": 1, "map_model": {"epochs": 1}}  # the only defaults that are changed
+SLOW = {"epochs": 1, "min_steps": 1, "map_model": {"epochs": 1}}  # all defaults that are changed
 
 
 def one_epoch(name: str) -> Any:

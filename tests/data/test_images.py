@@ -22,6 +22,7 @@ from leanet.data.images import (
     read_map,
     read_mask,
     read_mode,
+    read_size,
     resize_image,
     write_float_map,
     write_image,
@@ -181,6 +182,7 @@ def test_exif_orientation_is_applied(tmp_path: Path, suffix: str, orientation: i
     stored = np.ascontiguousarray(undo[orientation](upright))
     saved(tmp_path / f"a{suffix}", stored, exif=exif)
     np.testing.assert_allclose(read_image(tmp_path / f"a{suffix}"), upright, atol=20)
+    assert read_size(tmp_path / f"a{suffix}") == (16, 32)
 
 
 def test_the_content_decides_not_the_suffix(tmp_path: Path) -> None:
@@ -210,7 +212,7 @@ def test_an_empty_a_missing_and_a_text_file_are_told_apart(tmp_path: Path) -> No
         ("missing", "no such file"),
         ("text", "not one of"),
     ]:
-        for read in (read_image, read_mask, read_mode):
+        for read in (read_image, read_mask, read_mode, read_size):
             with pytest.raises(UnreadableImageError, match=reason):
                 read(tmp_path / f"{name}.png")
 

@@ -13,15 +13,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import stats
 from sklearn import metrics as sk
+from sklearn.preprocessing import MinMaxScaler
 from torch import Tensor
 
 from leanet.data.cache import UnreadableImagesError
 from leanet.data.images import read_image, read_mask, resize_image
 from leanet.files import read_csv
-from leanet.inference.evaluate import Evaluation, evaluate, to_json, to_text
+from leanet.inference.evaluate import Evaluation, evaluate, to_json
+from leanet.inference.evaluate_text import to_text
 from leanet.inference.predict import predict
 from leanet.ops.maps import resize
-from leanet.ops.stats import Interval
 from leanet.records import ANOMALOUS, NORMAL, Prediction, Sample
 
 CPU = torch.device("cpu")
@@ -188,7 +189,68 @@ def test_with_one_class_what_is_undefined_is_nan(
     assert 0 <= interval[present].low <= figures[present] <= interval[present].high <= 1
 
 
+# Transductive figures
+
+
+def test_the_transductive_score_is_the_score_between_the_ends_of_the_test_set(
+    tmp_path: Path,
+) -> None:
+    samples = toy(tmp_path)
+    true, score = labels(samples), image_scores(samples)
+    found = evaluated(samples, tmp_path / "out", transductive=True)
+    scaled = MinMaxScaler().fit_transform(score[:, None])[:, 0]
+    rows = read_csv(tmp_path / "out" / "predictions.csv")
+    assert [float(row["transductive"]) for row in rows] == pytest.approx(scaled.tolist(), abs=1e-5)
+    assert found.transductive is not None
+    expected = sk.balanced_accuracy_score(true, scaled > 0.5)
+    assert found.transductive["mean_accuracy"] == pytest.approx(expected)
+    assert found.transductive["accuracy_normal"] == (scaled[true == NORMAL] <= 0.5).mean()
+    assert found.transductive["accuracy_anomalous"] == (scaled[true == ANOMALOUS] > 0.5).mean()
+    assert to_json(found)["transductive"] == found.transductive
+
+
+def test_nothing_is_transductive_unless_asked_for(tmp_path: Path) -> None:
+    samples = toy(tmp_path, 3, 3)
+    plain, asked = (
+        evaluated(samples, tmp_path / name, transductive=name == "asked")
+        for name in ("plain", "asked")
+    )
+    assert plain.transductive is None
+    assert "transductive" not in read_csv(tmp_path / "plain" / "predictions.csv")[0]
+    assert plain == replace(asked, transductive=None)
+
+
+def test_what_cannot_be_scaled_by_the_test_set_is_refused_before_a_file_is_written(
+    tmp_path: Path,
+) -> None:
+    one, twin = toy(tmp_path, 1, 0)[0], sample(tmp_path, "twin", seed=0, size=20)
+    for samples, said in (([one], "got 1 image"), ([one, twin], "got 2 equal scores")):
+        with pytest.raises(ValueError, match=said):
+            evaluated(samples, tmp_path / "out", transductive=True)
+    with pytest.raises(ValueError, match="knows no normal class"):
+        evaluated(toy(tmp_path), tmp_path / "out", transductive=True, threshold=None)
+    assert not (tmp_path / "out").exists()
+
+
 # Pixel figures
+
+
+def test_the_detectors_own_thresholds_are_judged_on_anomalous_images(tmp_path: Path) -> None:
+    samples = toy(tmp_path)
+    detector = Reds()
+    detector.map_thresholds, detector.map_grid = {"paper": 6.03}, 4  # type: ignore[attr-defined]
+    found = evaluated(samples, tmp_path / "out", detector).pixel
+    true, value = all_pixels([one for one in samples if one.label == ANOMALOUS])
+    assert found is not None
+    assert found["iou_paper"] == pytest.approx(sk.jaccard_score(true, value >= 6.03))
+    ious = []
+    for one in samples[12:]:
+        truth, values = all_pixels([one])
+        ious.append(sk.jaccard_score(truth, values >= 6.03))
+    assert found["image_iou_paper"] == pytest.approx(np.mean(ious))
+    assert found["iou_paper"] <= found["oracle_iou"]
+    assert 0 < found["oracle_iou_grid"] < 1
+    assert "iou" not in found
 
 
 def test_pixel_figures_agree_with_scikit_learn_at_the_resolution_of_the_masks(
@@ -342,55 +404,6 @@ def test_metrics_json_is_strict_json_with_null_for_the_undefined(tmp_path: Path)
     assert stored["image"]["score"]["auroc"] is None
     assert stored["interval"]["score"]["escapes"] == [None, None]
     assert stored["image"]["score"]["overkill"] == found.image["score"]["overkill"]
-
-
-def report(**changes: Any) -> Evaluation:
-    """50 defects, 3 of them missed, 152 good images, 4 of them rejected."""
-    nan = math.nan
-    figures = {
-        "auroc": 0.973,
-        "average_precision": 0.95,
-        "f1": 2 * 47 / (2 * 47 + 4 + 3),
-        "recall": 47 / 50,
-        "precision": 47 / 51,
-        "escapes": 3 / 50,
-        "overkill": 4 / 152,
-        "all_positive_f1": 100 / 252,
-        "threshold": 0.5,
-        "num_normal": 152.0,
-        "num_anomalous": 50.0,
-        "fn": 3.0,
-        "fp": 4.0,
-    }
-    interval = {
-        "auroc": Interval(0.95, 0.991),
-        "escapes": Interval(0.01255, 0.16548),
-        "overkill": Interval(0.0072, 0.066),
-    }
-    pixel = dict.fromkeys(("auroc", "aupro", "average_precision", "best_f1", "best_iou"), nan)
-    pixel |= {"num_images": 190.0, "num_regions": 61.0}
-    options: dict[str, Any] = {"image": {"score": figures}, "interval": {"score": interval}}
-    options |= {"pixel": pixel, "num_unmasked": 12, "unreadable": ()}
-    return Evaluation(**{**options, **changes})
-
-
-def test_the_text_says_in_plain_words_what_is_missed_and_rejected() -> None:
-    lines = to_text(report()).splitlines()
-    assert "misses 3 of 50 defects (6 %, 95 % interval 1-17 %)" in lines
-    assert "rejects 4 of 152 good images (3 %, 95 % interval 1-7 %)" in lines
-    assert "AUROC 0.973 (95 % interval 0.950-0.991)" in lines
-    assert "F1 0.931; calling everything anomalous gives 0.397" in lines
-    assert "left out 12 anomalous images without a mask" in lines
-
-
-def test_the_tables_are_aligned_and_show_the_undefined_as_a_dash() -> None:
-    lines = to_text(report()).splitlines()
-    heads = [k for k, line in enumerate(lines) if line.startswith(("images", "pixels"))]
-    assert len(heads) == 2
-    for head in heads:
-        assert len(lines[head]) == len(lines[head + 1])
-    assert lines[heads[1] + 1].split() == ["map", "-", "-", "-", "-", "-"]
-    assert "nan" not in to_text(report())
 
 
 def test_the_text_of_one_class_says_what_cannot_be_known(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ from safetensors import safe_open
 from torch import Tensor
 
 from leanet.data.cache import Cache
-from leanet.data.images import read_map
+from leanet.data.images import read_map, write_image
 from leanet.files import read_json
 from leanet.inference.gallery import FULL_SCALE, GALLERY_SIZE, save_gallery, save_maps
-from leanet.records import NORMAL, Prediction, Sample
+from leanet.records import ANOMALOUS, NORMAL, Prediction, Sample
 
 SIDE = 8
 
@@ -32,6 +32,12 @@ class Reds:
 
     def explain(self, image: Tensor) -> dict[str, Tensor]:
         return {"green": image[:, 1:2]}
+
+
+class Attentive(Reds):
+    """Its map is a share of attention."""
+
+    map_unit = "attention"
 
 
 class Scorer(Reds):
@@ -99,6 +105,14 @@ def test_maps_json_says_scale_clipped_pixels_and_whose_each_map_is(tmp_path: Pat
         "clipped_pixels": clipped,
         "maps": {name: str(tmp_path / name) for name in ("0.png", "1.png")},
     }
+
+
+def test_maps_of_attention_are_written_up_to_1(tmp_path: Path) -> None:
+    toy = numbered(tmp_path, 1)
+    save_maps(Attentive(gain=1.0), toy, (0,), tmp_path / "maps")
+    stored = read_map(tmp_path / "maps" / "0.png", 1.0)
+    assert np.abs(stored - red(toy, 0)).max() <= 1 / 65535
+    assert read_json(tmp_path / "maps" / "maps.json")["unit"] == "attention"
 
 
 def test_images_of_one_name_keep_a_map_each(tmp_path: Path) -> None:
@@ -172,3 +186,22 @@ def test_a_detector_without_a_map_shows_its_images_only(tmp_path: Path) -> None:
 def test_no_images_make_no_gallery(tmp_path: Path) -> None:
     save_gallery(Reds(), numbered(tmp_path, 1), (), {"score": []}, (), tmp_path / "f", tmp_path)
     assert not (tmp_path / "f").exists()
+
+
+def test_the_gallery_holds_the_masks_at_the_size_of_the_images(tmp_path: Path) -> None:
+    toy = numbered(tmp_path, 3)
+    pixels = np.zeros((4 * SIDE, 4 * SIDE), np.uint8)
+    pixels[5, 30] = 255  # a defect of one pixel, in the cell (1, 7)
+    write_image(tmp_path / "mask.png", pixels)
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    masks = [tmp_path / "mask.png", None, tmp_path / "bad.png"]
+    samples = [
+        Sample(path=one.path, label=ANOMALOUS, mask=mask)
+        for one, mask in zip(toy.samples, masks, strict=True)
+    ]
+    toy = Data(tuple(samples), toy.images)
+    save_gallery(Reds(), toy, range(3), {"score": [1.0, 2.0, 3.0]}, (), tmp_path / "f", tmp_path)
+    stored = gallery(tmp_path / "f")[0]["mask"].numpy()
+    expected = np.zeros((3, 1, SIDE, SIDE), np.uint8)
+    expected[0, 0, 1, 7] = 1
+    assert np.array_equal(stored, expected)

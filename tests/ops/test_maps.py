@@ -3,13 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, zoom
 from torch import Tensor, nn
 
 from leanet.ops.maps import (
     MapReduction,
     MapScale,
     PixelHistogram,
+    best_grid_map,
     blur,
     fit_scale,
     map_score,
@@ -142,6 +143,25 @@ def test_scores_agree_with_numpy(size: tuple[int, int]) -> None:
 def test_an_unknown_score_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="p95"):
         map_score(torch.ones(1, 1, 2, 2), "median")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("height", "width"), [(24, 16), (256, 64)])
+def test_the_best_map_of_a_grid_is_the_mean_of_each_place_drawn_large(
+    height: int, width: int
+) -> None:
+    mask = (random_maps(1, 1, height, width) > 0.7).float()
+    places = mask[0, 0].reshape(8, height // 8, 8, width // 8).mean(dim=(1, 3))
+    expected = zoom(
+        places.numpy(), (height / 8, width / 8), order=1, mode="nearest", grid_mode=True
+    )
+    np.testing.assert_allclose(best_grid_map(mask, 8)[0, 0].numpy(), expected, atol=1e-6)
+
+
+def test_the_best_map_of_a_fine_grid_is_the_mask_and_a_grid_has_places() -> None:
+    mask = (random_maps(2, 1, 12, 12) > 0.5).float()
+    assert torch.equal(best_grid_map(mask, 12), mask)
+    with pytest.raises(ValueError, match="1 place or more"):
+        best_grid_map(mask, 0)
 
 
 class MapHead(nn.Module):

@@ -11,7 +11,9 @@ from sklearn import metrics as sk
 from leanet.ops.pixels import (
     PixelCounts,
     aupro,
+    best_iou,
     edges_from,
+    image_iou,
     iou_at,
     pixel_auroc,
     pixel_average_precision,
@@ -171,6 +173,34 @@ def test_iou_pools_pixels_and_not_images() -> None:
     counts.add([[1.0, 0.0]], [[1, 1]])
     counts.add([[1.0, 1.0]], [[0, 0]])
     assert iou_at(counts, 0.5) == 0.25
+
+
+def test_the_best_iou_is_that_of_the_best_of_all_thresholds() -> None:
+    images = toy_images()
+    label, score = pooled(images)
+    edges = np.quantile(score, np.linspace(0.01, 0.99, 40))
+    expected = max(sk.jaccard_score(label, score >= edge) for edge in edges)
+    assert best_iou(count(images, edges)) == pytest.approx(expected)
+    assert math.isnan(best_iou(PixelCounts([0.5])))
+
+
+def test_the_iou_of_an_image_compares_in_double_precision() -> None:
+    anomaly_map, mask = np.full((2, 2), 0.5, dtype=np.float32), np.ones((2, 2))
+    assert image_iou(anomaly_map, mask, 0.5) == 1.0
+    assert image_iou(anomaly_map, mask, float(np.nextafter(0.5, 1))) == 0.0
+    assert math.isnan(image_iou(anomaly_map, np.zeros((2, 2)), 0.9))
+
+
+def test_the_sum_of_counts_is_the_count_of_all_images() -> None:
+    images = toy_images()
+    edges = sampled_edges(images)
+    total, parts = count(images, edges), count(images[:5], edges) + count(images[5:], edges)
+    assert parts.normal.tolist() == total.normal.tolist()
+    assert parts.anomalous.tolist() == total.anomalous.tolist()
+    assert parts.overlap == pytest.approx(total.overlap)
+    assert parts.num_regions == total.num_regions
+    with pytest.raises(ValueError, match="same edges"):
+        PixelCounts([0.5]) + PixelCounts([0.6])
 
 
 def test_pixels_outside_the_valid_area_are_left_out() -> None:

@@ -14,6 +14,7 @@ from zlib import crc32
 import numpy as np
 import pytest
 import yaml
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from leanet.config import to_yaml
@@ -23,7 +24,7 @@ from leanet.methods.leanet import Config as LEANetConfig
 from leanet.ops.classes import class_metrics
 from leanet.ops.metrics import confusion_at, f1, image_metrics
 from leanet.prepare import Options
-from leanet.report.results import Member, members
+from leanet.report.results import Member, fold_numbers, members
 
 SIDE = 8
 
@@ -328,7 +329,7 @@ def _results(suite: Any, figure: Callable[..., Any], missing: Callable[..., bool
             row = f"{name}, {member.name}" if member.name else name
             is_lea = spec["method"] == "leanet"
             outputs = ("score", "fused", "adn", "aan", "map") if is_lea else ("score",)
-            for trial in product(suite.get("seeds", [0]), range(suite["options"]["folds"])):
+            for trial in product(suite.get("seeds", [0]), fold_numbers(suite["options"]["folds"])):
                 if missing(data, row, *trial):
                     continue
                 for output in outputs:
@@ -404,3 +405,57 @@ class Page(HTMLParser):
 def read_page() -> type[Page]:
     """read_page(file) -> Page."""
     return Page
+
+
+@pytest.fixture
+def write_cavga(write_run: WriteRun) -> WriteRun:
+    """write_cavga("name", variant="R_u") -> folder of a CAVGA run of two folds."""
+
+    def write(name: str, variant: str = "R_u") -> Path:
+        limits = {"paper": 0.5, "honest": 0.75}
+        card = {"method": "cavga", "map_unit": "attention", "map_top": 1.0}
+        card |= {"map_thresholds": limits}
+        run = write_run(name, method="classifier", card=tuple(card.items()))
+        with (run / "config.yaml").open("a") as file:
+            file.write(f"variant: {variant}\nweak_map: ca\n")
+        for k, folder in enumerate(("fold-0", "fold-1", "final")):
+            write_text(run / folder / "journal.jsonl", _cavga_journal(variant))
+            metrics = json.loads((run / folder / "metrics.json").read_text())
+            notices = ["the encoder starts at random", f"the latent has collapsed (KL {k}.5e-04)"]
+            metrics["remarks"]["notices"] = notices[: 2 if k < 2 else 1]
+            write_json(run / folder / "metrics.json", metrics)
+            if (run / folder / "gallery.safetensors").exists():
+                _add_cavga_pictures(run / folder / "gallery.safetensors", variant)
+        return run
+
+    return write
+
+
+def _cavga_journal(variant: str) -> str:
+    weak = variant.endswith("w")
+    keys = ["train_loss", "train_reconstruction", "train_kl", "train_adversarial"]
+    keys += ["train_generator", "d_real", "d_fake", "negative_share", "map_low", "map_high"]
+    keys += ["train_guidance", "train_classification", "attention_normal"] if weak else []
+    keys += ["attention_anomalous", "gate_open", "accuracy"] if weak else []
+    keys += ["val_reconstruction", "val_attention"]
+    keys += [] if weak else ["train_expansion", "attention"]
+    records = [
+        {"epoch": e, "seconds": 0.1} | {key: 1 / (e + k + 2) for k, key in enumerate(keys)}
+        for e in range(3)
+    ]
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
+def _add_cavga_pictures(file: Path, variant: str) -> None:
+    with safe_open(file, framework="np") as stored:
+        image, paths = stored.get_tensor("image"), stored.metadata()["paths"]
+    n, rng = len(image), np.random.default_rng(1)
+    mask = np.zeros((n, 1, SIDE, SIDE), np.uint8)
+    mask[:, :, 2:4, 2:4] = 1
+    arrays: dict[str, Any] = {"image": image, "mask": mask}
+    arrays["map"] = rng.random((n, 1, SIDE, SIDE)).astype(np.float32)
+    arrays["reconstruction"] = rng.random((n, 3, SIDE, SIDE)).astype(np.float32)
+    weak = variant.endswith("w")
+    for name in ("attention_normal", "attention_anomalous") if weak else ("attention",):
+        arrays[name] = rng.random((n, 1, 2, 2)).astype(np.float32)
+    save_file(arrays, file, {"paths": paths})

@@ -104,6 +104,48 @@ def test_attention_is_drawn_on_zero_to_one_with_its_range_in_words() -> None:
     assert picture.exact
 
 
+def test_attention_at_its_own_grid_is_shown_over_the_image_and_cell_by_cell() -> None:
+    attention = np.array([[[0.0, 1.0], [0.5, 0.6]]], np.float32)
+    one = shown(1, 1, attention_normal=attention, map=np.zeros((1, 64, 64), np.float32))
+    card = gallery.cards([one], top=1.0)[0]
+    assert [p.name for p in card.pictures] == [
+        "image", "map", "overlay", "attention: normal", "its 2 × 2 cells"]  # fmt: skip
+    laid, cells = card.pictures[-2:]
+    viridis = mpl.colormaps["viridis"]
+    expected = viridis(attention[0], bytes=True)[..., :3]
+    assert np.array_equal(decoded(cells.uri), expected)
+    assert (cells.note, cells.exact) == ("0.000 to 1.000", True)
+    corner = np.array(viridis(1.0)[:3]) * 255 * pictures.TINT  # over a black image
+    assert np.abs(decoded(laid.uri)[2, -3] - corner).max() <= 6  # JPEG
+    assert gallery.has_grids([one])
+    assert not gallery.has_grids([shown(1, 1)])
+
+
+def test_maps_that_end_at_one_are_told_with_three_decimals() -> None:
+    plane = np.full((1, 64, 64), 0.0625, np.float32)
+    for top, note in ((1.0, "mean 0.062"), (30.0, "mean 0.1")):
+        card = gallery.cards([shown(1, 1, map=plane)], top=top)[0]
+        assert next(p.note for p in card.pictures if p.name == "map") == note
+
+
+def test_the_outline_of_a_mask_lies_around_it_on_map_and_overlay() -> None:
+    mask = np.zeros((1, 64, 64), np.uint8)
+    mask[0, 20:30, 20:30] = 1
+    plane = np.zeros((1, 64, 64), np.float32)
+    with_mask, without = shown(1, 1, map=plane, mask=mask), shown(1, 1, map=plane, mask=0 * mask)
+    for name in ("map", "overlay"):
+        marked, plain = (
+            next(decoded(p.uri) for p in gallery.cards([s], 1.0)[0].pictures if p.name == name)
+            for s in (with_mask, without)
+        )
+        difference = np.abs(marked.astype(int) - plain.astype(int)).max(axis=2) > 100
+        assert difference[19, 19:31].all()
+        assert not difference[22:28, 22:28].any()
+        assert not difference[34:].any()
+    assert gallery.has_masks([with_mask])
+    assert not gallery.has_masks([without])
+
+
 def test_before_and_after_share_the_scale_of_both(write_run: WriteRun) -> None:
     run = read_run(write_run("run", points=("A2",)))
     kept = gallery.load_shown(run)

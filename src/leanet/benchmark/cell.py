@@ -12,11 +12,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from leanet.benchmark.suite import Cell, DataSet, Suite, cell_options, effective, slug
+from leanet.benchmark.suite import Cell, DataSet, Row, Suite, cell_options, effective, slug
 from leanet.config import to_dict
 from leanet.data.class_list import Classes
+from leanet.data.weak import WeakSplit
 from leanet.files import read_json, write_json
-from leanet.methods import leanet
+from leanet.methods import catalog, leanet
 from leanet.methods.map_models import map_model, trainings
 from leanet.methods.recipe import Material
 from leanet.prepare import Options, decode_samples, find_samples, folds_of
@@ -35,6 +36,15 @@ class MapJob:
     training: int
 
 
+class Need(NamedTuple):
+    """What a row asks of a data set: its classes, whether there must be anomalous images to learn
+    from, and weak labels that change the data set's own split."""
+
+    classes: Classes = "two"
+    anomalous: bool = True
+    weak: WeakSplit | None = None
+
+
 class Opened(NamedTuple):
     """A data set with its seed, ready to train on."""
 
@@ -44,23 +54,47 @@ class Opened(NamedTuple):
     runtime: Runtime
 
 
-def open_data(
-    suite: Suite, data: DataSet, seed: int, out: Path, classes: Classes = "two"
-) -> Opened:
-    """Scan and decode a data set, or reuse what another process has decoded. The folds are the same
-    whether the method tells `classes` apart or only normal from anomalous.
+def need_of(row: Row) -> Need:
+    """What the method of a row, with its options, asks of a data set."""
+    needs_anomalous = catalog.find(row.method).needs_anomalous
+    return Need(
+        getattr(row.config, "classes", "two"),
+        needs_anomalous and not getattr(row.config, "synthetic", ""),
+        getattr(row.config, "weak_split", None),
+    )
+
+
+def open_data(suite: Suite, data: DataSet, seed: int, out: Path, need: Need) -> Opened:
+    """Scan and decode a data set, or reuse what another process has decoded. Cross-validation folds
+    are the same for all rows; of a data set's own split, weak labels leave the test part, so rows
+    with other ones have another split, decoded on its own.
 
     Raises:
-        ValueError: anything wrong with the data.
+        ValueError: anything wrong with the data, or no test part where the suite asks for it.
     """
     folder = out / "data" / slug(data.name) / f"seed-{seed}"
-    return _opened(data.path, cell_options(suite, data, seed), folder, classes)
+    if need.weak is not None and not suite.options.folds:
+        learned = "learned" if need.weak.learn else "left-out"
+        folder /= f"weak-{need.weak.fraction:g}-{learned}"
+    opened = _opened(data.path, cell_options(suite, data, seed), folder, need)
+    if not opened.folds[0].test:
+        raise ValueError(
+            f"{data.name} ({data.path}) has no test part, and folds: 0 asks for the data set's "
+            "own; give it one, or the suite folds: 5 or a test_fraction"
+        )
+    return opened
 
 
 @lru_cache(maxsize=4)
-def _opened(data: Path, options: Options, folder: Path, classes: Classes) -> Opened:
+def _opened(data: Path, options: Options, folder: Path, need: Need) -> Opened:
     runtime = make_runtime(options.device, options.precision, options.seed)
-    found = find_samples(data, options, needs_anomalous=True, classes=classes)
+    found = find_samples(
+        data,
+        options,
+        needs_anomalous=need.anomalous,
+        classes=need.classes,
+        weak=need.weak,
+    )
     material = decode_samples(found, options, folder, runtime, _silent)
     folds = folds_of(material.samples, options, by_kind=bool(material.classes))
     return Opened(material, found.root, folds, runtime)
@@ -89,8 +123,7 @@ def is_finished(suite: Suite, cell: Cell, out: Path) -> bool:
 
 def run_cell(suite: Suite, cell: Cell, out: Path) -> None:
     """Train and test one cell; goes on where an interrupted one stopped."""
-    classes: Classes = getattr(cell.row.config, "classes", "two")
-    opened = open_data(suite, cell.data, cell.seed, out, classes)
+    opened = open_data(suite, cell.data, cell.seed, out, need_of(cell.row))
     bench = Bench(
         method=cell.row.method,
         config=cell.row.config,
@@ -110,7 +143,8 @@ def map_jobs(suite: Suite, cells: list[Cell], out: Path) -> list[MapJob]:
         config = cell.row.config
         if not isinstance(config, leanet.Config) or config.map_source is not None:
             continue  # a map source is looked after by the cell itself
-        fold = open_data(suite, cell.data, cell.seed, out).folds[cell.fold]
+        opened = open_data(suite, cell.data, cell.seed, out, need_of(cell.row))
+        fold = opened.folds[cell.fold]
         for number, indices in enumerate(trainings(config.map_mode, fold)):
             options = json.dumps(to_dict(config.map_model), sort_keys=True)
             key = f"{cell.data.name} {cell.seed} {options} {indices}"
@@ -121,7 +155,7 @@ def map_jobs(suite: Suite, cells: list[Cell], out: Path) -> list[MapJob]:
 def run_map_job(suite: Suite, job: MapJob, out: Path) -> None:
     """Train one map model, unless it is there."""
     config = job.cell.row.config
-    opened = open_data(suite, job.cell.data, job.cell.seed, out)
+    opened = open_data(suite, job.cell.data, job.cell.seed, out, need_of(job.cell.row))
     indices = trainings(config.map_mode, opened.folds[job.cell.fold])[job.training]
     map_model(config.map_model, indices, opened.material, opened.runtime)
 

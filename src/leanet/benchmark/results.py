@@ -11,7 +11,7 @@ from leanet.files import read_csv, read_json, write_csv
 from leanet.ops.metrics import average_precision
 from leanet.records import PROBABILITY
 from leanet.report.results import CLASSES
-from leanet.trial import METRICS
+from leanet.trial import METRICS, pixel_columns
 
 PREDICTIONS = "predictions.csv"
 FACTS = frozenset(  # columns that are no output
@@ -50,6 +50,7 @@ def _rows(cell: Cell, folder: Path) -> list[dict[str, Any]]:
             "held_out_ap": held_out[output],
             **metrics,
             **sizes,
+            **pixel_columns(outcome),
             "epochs": outcome["epochs"],
             "seconds": outcome["seconds"],
             "parameters": outcome["parameters"],

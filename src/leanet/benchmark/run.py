@@ -6,6 +6,7 @@ is done twice: not a cell, not a map model.
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Sequence
 from functools import partial
@@ -15,6 +16,7 @@ from leanet.benchmark.cell import (
     MapJob,
     is_finished,
     map_jobs,
+    need_of,
     open_data,
     run_cell,
     run_map_job,
@@ -47,10 +49,10 @@ def benchmark(
     """
     workers = workers or Workers()
     _open(out, text, overwrite=overwrite)
-    for seed in suite.seeds:
-        for data in suite.data:
-            opened = open_data(suite, data, seed, out)
-            write_json(out / "environment.json", environment(opened.runtime))
+    needs = dict.fromkeys(need_of(row) for row in suite.rows)
+    for seed, data, need in itertools.product(suite.seeds, suite.data, needs):
+        opened = open_data(suite, data, seed, out, need)
+        write_json(out / "environment.json", environment(opened.runtime))
     every = cells(suite)
     todo = [cell for cell in every if not is_finished(suite, cell, out)]
     tell(f"{suite.name}: {len(every)} cells, {len(every) - len(todo)} of them finished before")

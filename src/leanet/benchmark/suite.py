@@ -11,7 +11,7 @@
       ResNet18: {method: classifier}
       ResNet18 + ResNet AAN: {method: leanet, each: {attention_points: [[0], [1], [2], [3], [4]]}}
     baseline: ResNet18                           # paired differences are against this row
-    published: leanet                            # table of published figures to print beside
+    published: leanet                            # table of published figures to print beside; cavga
 
 A row with `each` is a group: one member for every value of that option (of several options: for
 every combination), trained as rows of their own. The tables show the members, their mean, the one
@@ -19,7 +19,8 @@ that the held-out images of each fold choose, and, labelled as optimistic, the o
 images would. Shares in `keep_positive` are no alternatives but other data: they are compared share
 by share, over the `draw`s of each.
 
-With a list of baselines each row is compared with the last one above it.
+With `folds: 0` there is one trial for each seed, on the data sets' own split into training and test
+part. With a list of baselines each row is compared with the last one above it.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ import yaml
 from leanet.config import UsageError, from_dict, merged, nearest, to_dict
 from leanet.methods import catalog
 from leanet.prepare import Options
-from leanet.report.results import baselines_of, members, read_published
+from leanet.report.results import baselines_of, fold_numbers, members, read_published
 
 KEYS = ("name", "about", "data", "options", "seeds", "common", "methods", "baseline", "published")
 DATA_KEYS = ("path", "positives", "normal", "source")
@@ -119,8 +120,11 @@ def read_suite(file: Path, data_root: Path | None = None) -> Suite:
         if not isinstance(given.get(key), dict) or not given[key]:
             raise UsageError(f"{file} names no {key}")
     options = from_dict(Options, given.get("options") or {})
-    if options.folds < 2:
-        raise UsageError(f"{file}: folds {options.folds}; a benchmark needs 2 folds or more")
+    if options.folds < 0 or options.folds == 1:
+        raise UsageError(
+            f"{file}: folds {options.folds}; a benchmark needs 2 folds or more, or 0, which is the "
+            "data sets' own split into training and test part"
+        )
     data = tuple(_data_set(str(k), v, data_root or file.parent) for k, v in given["data"].items())
     rows = _all_rows(given["methods"], given.get("common") or {})
     _distinct([one.name for one in data])
@@ -149,7 +153,7 @@ def cells(suite: Suite) -> list[Cell]:
         Cell(data=data, row=row, seed=seed, fold=fold)
         for seed in suite.seeds
         for data in suite.data
-        for fold in range(suite.options.folds)
+        for fold in fold_numbers(suite.options.folds)
         for row in suite.rows
     ]
 
@@ -240,7 +244,7 @@ def _data_set(name: str, spec: Mapping[str, Any], root: Path) -> DataSet:
         name=name,
         path=root / spec["path"],
         positives=spec.get("positives"),
-        normal=spec.get("normal"),
+        normal=None if spec.get("normal") is None else str(spec["normal"]),  # 3 is a class, too
         source=spec.get("source", ""),
     )
 

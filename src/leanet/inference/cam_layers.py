@@ -279,14 +279,16 @@ def _stages(staged: nn.Module) -> Iterator[tuple[str, int, bool]]:
 
 
 def _stage_names(network: nn.Module) -> list[str]:
-    """The stages of the first staged network, in order: as points where it is a part."""
+    """The stages of the first staged network, in order: as points where it is a part. Without
+    one, the layers that the network itself names as `explained`, if it does: the last layers of a
+    network that also draws images say nothing about its classes."""
     for prefix, staged in _staged(network):
         by_index = {}
         for name, index, after in _stages(staged):
             if not after or prefix:
                 by_index[index] = name
         return list(by_index.values())
-    return []
+    return list(getattr(network, "explained", ()))
 
 
 def _one_per_grid(layers: Sequence[Layer]) -> list[Layer]:

@@ -14,9 +14,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from leanet.data.cache import UnreadableImagesError
 from leanet.data.class_list import class_of
@@ -28,7 +30,7 @@ from leanet.inference.class_tables import (
     probabilities,
     write_class_tables,
 )
-from leanet.inference.ground_truth import PRO_LIMIT, PixelTally, empty_counts, spread
+from leanet.inference.ground_truth import PixelTally, map_points, start_tally
 from leanet.inference.intervals import LEVEL, intervals
 from leanet.inference.judge import Outputs, judge
 from leanet.inference.predict import (
@@ -39,42 +41,13 @@ from leanet.inference.predict import (
     tell_left_out,
     verdict,
 )
-from leanet.ops.metrics import image_metrics
+from leanet.ops.metrics import image_metrics, transductive_metrics
+from leanet.ops.metrics import transductive as scale_by_test
 from leanet.ops.stats import Interval
 from leanet.progress import Progress
 from leanet.records import Detector, Sample
 
 METRICS = "metrics.json"
-_LEVEL: Final = f"{100 * LEVEL:g} %"
-
-_IMAGE_COLUMNS: Final = {
-    "auroc": "AUROC",
-    "average_precision": "AP",
-    "f1": "F1",
-    "recall": "recall",
-    "precision": "precision",
-    "escapes": "escapes",
-    "overkill": "overkill",
-    "threshold": "threshold",
-}
-_CLASS_COLUMNS: Final = {
-    "accuracy": "accuracy",
-    "majority": "majority class",
-    "balanced_accuracy": "balanced",
-    "macro_f1": "macro F1",
-    "nll": "NLL",
-    "ece": "ECE",
-}
-_PIXEL_COLUMNS: Final = {
-    "auroc": "AUROC",
-    "aupro": f"AUPRO {PRO_LIMIT}",
-    "average_precision": "AP",
-    "best_f1": "best F1",
-    "best_iou": "best IoU",
-    "f1": "F1",
-    "iou": "IoU",
-    "threshold": "threshold",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +66,7 @@ class Evaluation:
     num_unmasked: int  # anomalous images left out of `pixel` for want of a readable mask
     unreadable: tuple[Path, ...]  # images and masks that were left out
     classes: dict[str, float] | None = None  # `ops.classes.class_metrics`, of several classes
+    transductive: dict[str, float] | None = None  # `ops.metrics.transductive_metrics`, if asked for
 
 
 def evaluate(  # noqa: PLR0913 - the options of a verb, by name
@@ -104,6 +78,7 @@ def evaluate(  # noqa: PLR0913 - the options of a verb, by name
     device: torch.device,
     part_thresholds: Mapping[str, float] | None = None,
     map_threshold: float | None = None,
+    transductive: bool = False,
     batch_size: int = 16,
     seed: int = 0,
     skip_bad: bool = False,
@@ -115,26 +90,30 @@ def evaluate(  # noqa: PLR0913 - the options of a verb, by name
 
     `threshold` is None for a detector that knows no normal class: its score says nothing.
     `part_thresholds` are working points of the detector's single scores, by name; `map_threshold`
-    is one of the map. `seed` draws the bootstrap. With `skip_bad`, unreadable images are left out,
-    and images with an unreadable mask count for their score only.
+    is one of the map. `transductive` adds the score scaled by the smallest and largest of this very
+    test set, as a column and figures of their own. `seed` draws the bootstrap. With `skip_bad`,
+    unreadable images are left out, and images with an unreadable mask count for their score only.
 
     Raises:
         UnreadableImagesError: images or masks cannot be read, without `skip_bad`.
         ValueError: no samples, a mask of another size than its image, earlier results in `out`,
-            an impossible option, a class that the detector does not know, or a detector without
-            such a part or with scores that are not finite.
+            an impossible option, a class that the detector does not know, a detector without such
+            a part or with scores that are not finite, or, with `transductive`, equal scores, fewer
+            than two, or none that says anything.
     """
     classes: tuple[str, ...] = getattr(detector, "classes", ())
     true = numbers_of(samples, classes) if classes else {}
     check_options(threshold, batch_size)
+    if transductive:
+        _require_normal_class(threshold)
     refuse_earlier(out, (PREDICTIONS, METRICS), overwrite=overwrite)
     judging: _Judging = partial(judge, detector, device=device, batch_size=batch_size)
-    pixel = _pixel_tally(samples, judging, map_threshold, seed)
+    points = map_points(detector, map_threshold)
+    pixel = start_tally(samples, lambda few: judging(_paths(few), bad=[]), points, seed)
     if pixel is None and any(sample.mask for sample in samples):
         tell("this detector draws no maps, so there are no pixel figures")
     bad: list[UnreadableImageError] = []
-    outputs = judging([sample.path for sample in samples], bad=bad)
-    judged, scores = _collect(outputs, samples, pixel, bad)
+    judged, scores = _collect(judging(_paths(samples), bad=bad), samples, pixel, bad)
     bad += [] if pixel is None else pixel.bad_masks
     if bad and not skip_bad:
         raise UnreadableImagesError(bad)
@@ -142,20 +121,17 @@ def evaluate(  # noqa: PLR0913 - the options of a verb, by name
     _require_scores(scores, thresholds)
     tell_left_out(bad, tell)
     labels = [sample.label for sample in judged]
-    image = {name: image_metrics(labels, scores[name], at) for name, at in thresholds.items()}
+    scaled = scale_by_test(scores["score"]) if transductive else None
     evaluation = Evaluation(
-        image=image,
+        image={n: image_metrics(labels, scores[n], at) for n, at in thresholds.items()},
         interval={n: intervals(labels, scores[n], at, seed) for n, at in thresholds.items()},
-        pixel=None if pixel is None else pixel.figures(map_threshold),
+        pixel=None if pixel is None else pixel.figures(),
         num_unmasked=0 if pixel is None else pixel.num_unmasked,
         unreadable=tuple(error.path for error in bad),
-        classes=write_class_tables(
-            out, classes, [true[sample.path] for sample in judged], probabilities(scores, classes)
-        )
-        if classes
-        else None,
+        classes=_of_classes(out, classes, [true[p] for p in _paths(judged) if true], scores),
+        transductive=transductive_metrics(labels, scores["score"]) if transductive else None,
     )
-    write_csv(out / PREDICTIONS, _rows(judged, scores, threshold, classes))
+    write_csv(out / PREDICTIONS, _rows(judged, scores, threshold, classes, scaled))
     write_json(out / METRICS, to_json(evaluation))
     return evaluation
 
@@ -163,21 +139,6 @@ def evaluate(  # noqa: PLR0913 - the options of a verb, by name
 def to_json(evaluation: Evaluation) -> dict[str, Any]:
     """What `metrics.json` holds: the fields of the record, nan as null, paths as text."""
     return {"level": LEVEL} | {name: _plain(value) for name, value in asdict(evaluation).items()}
-
-
-def to_text(evaluation: Evaluation) -> str:
-    """Aligned tables for the terminal and, below each, what it means in plain words; undefined
-    figures are shown as "-"."""
-    lines = []
-    if evaluation.classes is not None:
-        lines = [*_table("images", {"classes": evaluation.classes}, _CLASS_COLUMNS), ""]
-    if evaluation.image:
-        lines += [*_table("images", evaluation.image, _IMAGE_COLUMNS), "", *_in_words(evaluation)]
-    if evaluation.pixel is not None:
-        shown = {key: name for key, name in _PIXEL_COLUMNS.items() if key in evaluation.pixel}
-        lines += ["", *_table("pixels", {"map": evaluation.pixel}, shown), ""]
-        lines += _pixels_in_words(evaluation)
-    return "\n".join(lines)
 
 
 class _Judging(Protocol):
@@ -188,15 +149,28 @@ class _Judging(Protocol):
     ) -> Iterator[Outputs]: ...
 
 
-def _pixel_tally(
-    samples: Sequence[Sample], judging: _Judging, map_threshold: float | None, seed: int
-) -> PixelTally | None:
-    """Empty pixel counts; None without masks or maps."""
-    if not any(sample.mask for sample in samples):
+def _paths(samples: Sequence[Sample]) -> list[Path]:
+    return [sample.path for sample in samples]
+
+
+def _require_normal_class(threshold: float | None) -> None:
+    if threshold is None:
+        raise ValueError(
+            "this detector knows no normal class, so its score says nothing and cannot be scaled; "
+            "leave out transductive"
+        )
+
+
+def _of_classes(
+    out: Path,
+    classes: tuple[str, ...],
+    true: Sequence[int],
+    scores: Mapping[str, Sequence[float]],
+) -> dict[str, float] | None:
+    """Write the tables of several classes; None where there are none."""
+    if not classes:
         return None
-    few = [sample.path for sample in spread(samples)]
-    counts = empty_counts(judging(few, bad=[]), map_threshold, seed)
-    return None if counts is None else PixelTally(counts)
+    return write_class_tables(out, classes, true, probabilities(scores, classes))
 
 
 def _collect(
@@ -237,6 +211,7 @@ def _rows(
     scores: Mapping[str, Sequence[float]],
     threshold: float | None,
     classes: tuple[str, ...],
+    scaled: NDArray[np.float64] | None,
 ) -> list[dict[str, Any]]:
     """The rows of predictions.csv."""
     rows = []
@@ -251,6 +226,8 @@ def _rows(
             "verdict": "" if threshold is None else verdict(score, threshold),
             "threshold": threshold,
         }
+        if scaled is not None:
+            row["transductive"] = float(scaled[k])
         if threshold is None:
             row |= {"label": "", "score": "", "threshold": ""}
         if classes:
@@ -267,67 +244,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return value.as_posix()
     return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def _table(
-    title: str, rows: Mapping[str, Mapping[str, float]], columns: Mapping[str, str]
-) -> list[str]:
-    cells = [[title, *columns.values()]]
-    cells += [[name, *(_figure(row[key]) for key in columns)] for name, row in rows.items()]
-    widths = [max(len(row[k]) for row in cells) for k in range(len(cells[0]))]
-    return [
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in cells
-    ]
-
-
-def _in_words(evaluation: Evaluation) -> list[str]:
-    figures, interval = evaluation.image["score"], evaluation.interval["score"]
-    bad, good = int(figures["num_anomalous"]), int(figures["num_normal"])
-    lines = []
-    if bad:
-        missed = _share(figures["fn"], bad, interval["escapes"])
-        lines.append(f"misses {int(figures['fn'])} of {bad} defects ({missed})")
-    if good:
-        rejected = _share(figures["fp"], good, interval["overkill"])
-        lines.append(f"rejects {int(figures['fp'])} of {good} good images ({rejected})")
-    if not bad or not good:
-        absent = "anomalous" if good else "normal"
-        return [*lines, f"without {absent} images the ranking is undefined (-)"]
-    low, high = interval["auroc"]
-    return [
-        *lines,
-        f"AUROC {figures['auroc']:.3f} ({_LEVEL} interval {low:.3f}-{high:.3f})",
-        f"F1 {figures['f1']:.3f}; calling everything anomalous gives "
-        f"{figures['all_positive_f1']:.3f}",
-    ]
-
-
-def _pixels_in_words(evaluation: Evaluation) -> list[str]:
-    figures = evaluation.pixel or {}
-    lines = [
-        f"over {int(figures['num_images'])} images with {int(figures['num_regions'])} marked "
-        "regions; best: at the threshold that suits these very images best"
-    ]
-    if evaluation.num_unmasked:
-        lines.append(f"left out {evaluation.num_unmasked} anomalous images without a mask")
-    return lines
-
-
-def _share(count: float, total: int, interval: Interval) -> str:
-    low, high = (_percent(end) for end in interval)
-    return f"{_percent(count / total)} %, {_LEVEL} interval {low}-{high} %"
-
-
-def _percent(share: float) -> str:
-    """Whole percent, with a decimal where that would read as none or all.
-
-    >>> _percent(0.0), _percent(0.004), _percent(0.0125), _percent(0.997), _percent(1.0)
-    ('0', '0.4', '1', '99.7', '100')
-    """
-    percent = 100 * share
-    whole = f"{percent:.0f}"
-    return f"{percent:.1f}" if whole in ("0", "100") and percent not in (0, 100) else whole
-
-
-def _figure(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.3f}"

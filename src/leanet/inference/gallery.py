@@ -1,8 +1,8 @@
 """Pictures of how a detector judged its test images, kept as arrays for the report.
 
 `maps/` holds every raw anomaly map, lossless (16-bit PNG, see `maps.json`). `gallery.safetensors`
-holds, for a few dozen images, what the report draws: the image, the map, and whatever else the
-detector explains itself with. Nothing is scaled for display here.
+holds, for a few dozen images, what the report draws: the image, the map, the mask where there are
+masks, and whatever else the detector explains itself with. Nothing is scaled for display here.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn import functional as F
 
 from leanet.data.cache import Cache, images_in_unit_range
-from leanet.data.images import write_map
+from leanet.data.images import UnreadableImageError, read_mask, write_map
 from leanet.data.scan import relative_name
 from leanet.files import replacing, write_json
 from leanet.inference.pictures import picture_names
 from leanet.records import Prediction, Sample
 
 FULL_SCALE = 150.0  # dE00; color differences of sRGB images stay below
-FULL_SCALES = {"L1": 1.0, "L2": 1.0}  # of other units: differences of images in [0, 1]
+FULL_SCALES = {"L1": 1.0, "L2": 1.0, "attention": 1.0}  # of other units, which lie in [0, 1]
 GALLERY_SIZE = 32
 BATCH = 16
 
@@ -107,6 +108,22 @@ def save_gallery(
         for name, value in shown.items():
             pictures.setdefault(name, []).append(value.cpu().contiguous())
     tensors = {name: torch.cat(values) for name, values in pictures.items()}
+    masks = [_mask(data.samples[index].mask, tensors["image"].shape[-1]) for index in chosen]
+    if any(mask is not None for mask in masks):
+        empty = torch.zeros(1, *tensors["image"].shape[2:], dtype=torch.uint8)
+        tensors["mask"] = torch.stack([empty if mask is None else mask for mask in masks])
     paths = [relative_name(data.samples[index].path, root) for index in chosen]
     with replacing(folder / "gallery.safetensors") as temporary:
         save_file(tensors, temporary, {"paths": json.dumps(paths)})
+
+
+def _mask(file: Path | None, side: int) -> Tensor | None:
+    """A mask [1, side, side], 1 = anomalous, in which no defect vanishes; None without a readable
+    one."""
+    if file is None:
+        return None
+    try:
+        mask = torch.from_numpy(read_mask(file))
+    except UnreadableImageError:
+        return None
+    return F.adaptive_max_pool2d(mask[None].float(), side).to(torch.uint8)

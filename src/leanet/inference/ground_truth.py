@@ -2,15 +2,22 @@
 
 Pixels are counted at each mask's own resolution, to which the map is resized bilinearly. A normal
 image counts as all normal; an anomalous image without a mask says nothing about its pixels and is
-left out. Memory does not grow with the images: `empty_counts` fixes the thresholds of the curves
+left out. Memory does not grow with the images: `start_tally` fixes the thresholds of the curves
 from the maps of a few dozen images spread evenly over the data (`spread`), which are therefore
 judged twice; then every image is added once (`leanet.ops.pixels`).
+
+Two conventions stand side by side. AUROC, AUPRO, average precision, F1 and the plain IoU take the
+pixels of all images. The IoU of papers on localization takes anomalous images only, for a normal
+image has no region that a map could overlap: `iou_NAME` at each threshold that the detector names,
+pooled over these images, `image_iou_NAME` the mean of their own IoUs, and two ceilings.
+`oracle_iou` is the best of all thresholds for this very map. `oracle_iou_grid` is what a map of as
+few places as the detector's would reach that knew the masks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -19,12 +26,30 @@ from numpy.typing import NDArray
 from leanet.data.images import UnreadableImageError, read_mask
 from leanet.inference.judge import Outputs
 from leanet.ops import pixels
-from leanet.ops.maps import resize
+from leanet.ops.maps import best_grid_map, resize
 from leanet.records import NORMAL, Sample
 
 PRO_LIMIT: Final = 0.3
 EDGE_IMAGES: Final = 32
 EDGE_PIXELS: Final = 16_384  # of each of them
+GRID_LEVELS: Final = 1000  # thresholds of the grid's ceiling, evenly from 0 to 1
+
+Judging = Callable[[Sequence[Sample]], Iterator[Outputs]]
+
+
+class MapPoints(NamedTuple):
+    """Where a map is judged: at the caller's threshold, at those that the detector names, and
+    beside the ceiling of the grid of `grid` x `grid` places that the map comes from."""
+
+    given: float | None = None
+    named: Mapping[str, float] = {}
+    grid: int | None = None
+
+
+def map_points(detector: Any, given: float | None = None) -> MapPoints:
+    """What a detector says of its own map, if it does (`map_thresholds`, `map_grid`)."""
+    named = dict(getattr(detector, "map_thresholds", {}))
+    return MapPoints(given, named, getattr(detector, "map_grid", None))
 
 
 def spread(samples: Sequence[Sample]) -> list[Sample]:
@@ -34,28 +59,42 @@ def spread(samples: Sequence[Sample]) -> list[Sample]:
     return [usable[place] for place in places]
 
 
-def empty_counts(
-    batches: Iterator[Outputs], map_threshold: float | None, seed: int
-) -> pixels.PixelCounts | None:
-    """Counts with edges from random pixels of these images; None if the detector draws no maps."""
+def draw_edges(
+    batches: Iterator[Outputs], thresholds: Iterable[float], seed: int
+) -> NDArray[np.float64] | None:
+    """Edges [E] from random pixels of these images, and the thresholds; None without maps."""
     rng = np.random.default_rng(seed)
     drawn: list[NDArray[np.float32]] = []
     for batch in batches:
         for anomaly_map in () if batch.maps is None else batch.maps:
             pixel = anomaly_map.ravel()
             drawn.append(rng.choice(pixel, min(EDGE_PIXELS, pixel.size), replace=False))
-    if not drawn:
+    return pixels.edges_from(np.concatenate(drawn), thresholds=thresholds) if drawn else None
+
+
+def start_tally(
+    samples: Sequence[Sample], judging: Judging, points: MapPoints, seed: int
+) -> PixelTally | None:
+    """An empty tally for these samples; None if none has a mask or the detector draws no maps."""
+    if not any(sample.mask for sample in samples):
         return None
-    exact = () if map_threshold is None else (map_threshold,)
-    return pixels.PixelCounts(pixels.edges_from(np.concatenate(drawn), thresholds=exact))
+    exact = [*points.named.values(), *([] if points.given is None else [points.given])]
+    edges = draw_edges(judging(spread(samples)), exact, seed)
+    return None if edges is None else PixelTally(edges, points)
 
 
 class PixelTally:
-    """Pixel counts of the images added so far, the images left out, and masks that failed."""
+    """Pixel counts of the images added so far, normal and anomalous ones apart, the images left
+    out, and masks that failed."""
 
-    def __init__(self, counts: pixels.PixelCounts) -> None:
-        self.counts = counts
+    def __init__(self, edges: NDArray[np.float64], points: MapPoints) -> None:
+        self.points = points
+        self.normal = pixels.PixelCounts(edges)
+        self.anomalous = pixels.PixelCounts(edges)
+        self.ceiling = pixels.PixelCounts(np.linspace(0, 1, GRID_LEVELS + 1))
+        self.ious = dict.fromkeys(points.named, (0.0, 0))  # sum over images, number of images
         self.num_images = 0
+        self.num_anomalous = 0
         self.num_unmasked = 0  # anomalous, without a readable mask
         self.bad_masks: list[UnreadableImageError] = []
 
@@ -69,27 +108,54 @@ class PixelTally:
         if mask is None:
             self.num_unmasked += 1
             return
-        planes = resize(torch.from_numpy(anomaly_map)[None, None], size)
-        self.counts.add(planes[0, 0].numpy(), mask)
+        plane = resize(torch.from_numpy(anomaly_map)[None, None], size)[0, 0].numpy()
         self.num_images += 1
+        if sample.label == NORMAL:
+            self.normal.add(plane, mask)
+        else:
+            self._add_anomalous(plane, mask)
 
-    def figures(self, map_threshold: float | None) -> dict[str, float]:
-        """AUROC, average precision, AUPRO, best F1 and IoU; with a threshold F1 and IoU at it."""
-        best = pixels.pixel_f1(self.counts)
+    def figures(self) -> dict[str, float]:
+        """Of all images AUROC, average precision, AUPRO, best F1 and IoU, and F1 and IoU at the
+        given threshold; of the anomalous ones IoU at each named threshold and its ceilings."""
+        counts = self.normal + self.anomalous
         figures = {
-            "auroc": pixels.pixel_auroc(self.counts),
-            "average_precision": pixels.pixel_average_precision(self.counts),
-            "aupro": pixels.aupro(self.counts, PRO_LIMIT),
-            "best_f1": best,
-            "best_iou": best / (2 - best),  # from the same counts, so at the same threshold
+            "auroc": pixels.pixel_auroc(counts),
+            "average_precision": pixels.pixel_average_precision(counts),
+            "aupro": pixels.aupro(counts, PRO_LIMIT),
+            "best_f1": pixels.pixel_f1(counts),
+            "best_iou": pixels.best_iou(counts),
             "num_images": float(self.num_images),
-            "num_regions": float(self.counts.num_regions),
+            "num_regions": float(counts.num_regions),
+            "num_anomalous": float(self.num_anomalous),
+            "oracle_iou": pixels.best_iou(self.anomalous),
         }
-        if map_threshold is not None:
-            figures["threshold"] = map_threshold
-            figures["f1"] = pixels.pixel_f1(self.counts, map_threshold)
-            figures["iou"] = pixels.iou_at(self.counts, map_threshold)
+        if self.points.given is not None:
+            figures["threshold"] = self.points.given
+            figures["f1"] = pixels.pixel_f1(counts, self.points.given)
+            figures["iou"] = pixels.iou_at(counts, self.points.given)
+        for name, threshold in self.points.named.items():
+            total, num = self.ious[name]
+            figures[f"threshold_{name}"] = threshold
+            figures[f"iou_{name}"] = pixels.iou_at(self.anomalous, threshold)
+            figures[f"image_iou_{name}"] = total / num if num else float("nan")
+            figures[f"f1_{name}"] = pixels.pixel_f1(counts, threshold)
+        if self.points.grid is not None:
+            figures["map_grid"] = float(self.points.grid)
+            figures["oracle_iou_grid"] = pixels.best_iou(self.ceiling)
         return figures
+
+    def _add_anomalous(self, plane: NDArray[np.float32], mask: NDArray[np.bool_]) -> None:
+        self.num_anomalous += 1
+        self.anomalous.add(plane, mask)
+        for name, threshold in self.points.named.items():
+            iou = pixels.image_iou(plane, mask, threshold)
+            if not np.isnan(iou):  # an empty mask in which nothing is found
+                total, num = self.ious[name]
+                self.ious[name] = total + iou, num + 1
+        if self.points.grid is not None:
+            truth = torch.from_numpy(mask.astype(np.float32))[None, None]
+            self.ceiling.add(best_grid_map(truth, self.points.grid)[0, 0].numpy(), mask)
 
     def _mask(self, sample: Sample, size: tuple[int, int]) -> NDArray[np.bool_] | None:
         """Ground truth at the image's size; None for an anomalous image that has none."""

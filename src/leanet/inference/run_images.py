@@ -1,4 +1,5 @@
-"""What a run folder knows of images: held-out ones in its galleries, and the true classes."""
+"""What a run folder knows of images: held-out ones in its galleries, the true classes, and which of
+a test part the run has learned from."""
 
 from __future__ import annotations
 
@@ -10,14 +11,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import yaml
 from safetensors import safe_open
 from torch import Tensor
 
 from leanet.data.cache import images_in_unit_range
+from leanet.data.scan import relative_name
 from leanet.files import read_csv
-from leanet.records import NORMAL
+from leanet.records import NORMAL, Sample
 
 GALLERY, PREDICTIONS = "gallery.safetensors", "predictions.csv"
+SAMPLES, CONFIG = "samples.csv", "config.yaml"
 MOST = 64
 
 
@@ -69,6 +73,28 @@ def true_classes(paths: Sequence[Path], names: Sequence[str], run: Path) -> dict
             )
         classes[path] = found
     return classes
+
+
+def unlearned(run: Path, data: Path, samples: Sequence[Sample]) -> list[Sample]:
+    """The samples of a data set but those that it has for a test and the run has learned from, as
+    weak labels, and others of their groups.
+
+    The data set is the run's own if it lies where that lay. Where that is not known, as nothing
+    lies there any more or the run has a relative path, it is if the two have the same name.
+    """
+    text = (run / CONFIG).read_text(encoding="utf-8")
+    own = Path(str(yaml.safe_load(text)["data"])).expanduser()
+    here, there = data.resolve(), own.resolve()
+    known = own.is_absolute() and own.exists()
+    if here != there and (known or here.name != there.name):
+        return list(samples)
+    trained = {row["path"] for row in read_csv(run / SAMPLES) if row["split"] == "train"}
+    root = data if data.is_dir() else data.parent
+    tested = [sample for sample in samples if sample.split == "test"]
+    learned = {one.path for one in tested if relative_name(one.path, root) in trained}
+    groups = {one.group for one in tested if one.path in learned} - {None}
+    left = {one.path for one in tested if one.path in learned or one.group in groups}
+    return [sample for sample in samples if sample.path not in left]
 
 
 def _listed(run: Path, names: Sequence[str]) -> dict[str, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from leanet.methods import colorizer, reconstruction
+from leanet.methods import cavga, colorizer, reconstruction
 from leanet.methods.recipe import Method
 
 MAP_METHODS: dict[str, Method] = {
@@ -19,6 +19,7 @@ MAP_METHODS: dict[str, Method] = {
         reconstruction.build,
         False,
     ),
+    "cavga": Method(cavga.Config, cavga.PRESETS, cavga.train, cavga.build, False),
 }
 
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from leanet.data.cache import Cache, images_in_unit_range
+from leanet.ops.metrics import Threshold
 from leanet.records import Fold, Prediction, Sample
 from leanet.runtime import Runtime
 
@@ -42,6 +43,7 @@ class Material:
     root: Path = Path()
     classes: tuple[str, ...] = ()  # to tell apart; () = normal and anomalous
     normal: str | None = None  # the normal one of `classes`, if one is
+    weak_moved: bool = False  # its anomalous training images are weak labels from the test part
     labels: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -70,6 +72,8 @@ class DetectorModule(nn.Module):
     logits: tuple[str, ...] = ()  # outputs that are logits: 0 = probability 0.5
     map_unit: str | None = None  # unit of the map; None = there is no map
     map_top: float | None = None  # where the color scale of heat maps ends, in that unit
+    map_thresholds: dict[str, float] = {}  # named working points of the map  # noqa: RUF012
+    map_grid: int | None = None  # side of the grid that the map was enlarged from
     classes: tuple[str, ...] = ()  # that it tells apart; () = normal and anomalous
     normal: int | None = None  # the normal one of `classes`; without it the score is always 0
 
@@ -107,12 +111,14 @@ class DetectorModule(nn.Module):
 
 
 class Trained(NamedTuple):
-    """A trained detector, its held-out scores, its best number of epochs, and remarks (JSON)."""
+    """A trained detector, its held-out scores, its best number of epochs, remarks (JSON), and the
+    thresholds where the method has a rule of its own (None = chosen from the held-out scores)."""
 
     detector: DetectorModule
     held_out: HeldOut
     epochs: int
     remarks: dict[str, Any]
+    thresholds: dict[str, Threshold] | None = None
 
 
 class Train(Protocol):

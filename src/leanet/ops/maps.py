@@ -57,6 +57,18 @@ def resize(anomaly_map: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(anomaly_map, size=tuple(size), mode="bilinear", align_corners=False)
 
 
+def best_grid_map(mask: Tensor, grid: int) -> Tensor:
+    """The map that a detector with `grid` x `grid` places would draw if it knew the ground truth.
+
+    Masks [B, 1, H, W] of 0 and 1 -> [B, 1, H, W] in [0, 1]: averaged over the area of each place
+    (where `grid` does not divide a side, places overlap by a pixel) and back, bilinear. Raises
+    ValueError for a grid below 1.
+    """
+    if grid < 1:
+        raise ValueError(f"a grid has 1 place or more along a side, got {grid}")
+    return resize(F.adaptive_avg_pool2d(mask, grid), (mask.shape[-2], mask.shape[-1]))
+
+
 def fit_scale(maps: Iterable[Tensor], quantile: float = 0.999, headroom: float = 4.0) -> MapScale:
     """The scale for a set of raw maps >= 0, any shapes: divisor = `quantile` of all their pixels.
 

@@ -170,6 +170,45 @@ def image_metrics(label: ArrayLike, score: ArrayLike, threshold: float) -> dict[
     }
 
 
+def transductive(score: ArrayLike) -> NDArray[np.float64]:
+    """Scores [N] as (s - min) / (max - min) over these very scores, in [0, 1].
+
+    Transductive: what an image gets depends on the other images of the test, so that one image
+    alone has no such score, and a set without anomalous images has one that says 1 all the same.
+
+    Raises ValueError for fewer than two scores or for equal ones.
+
+    >>> transductive([2.0, 3.0, 6.0]).tolist()
+    [0.0, 0.25, 1.0]
+    """
+    scores = np.asarray(score, dtype=np.float64)
+    if scores.size < 2 or scores.min() == scores.max():
+        what = f"{scores.size} image(s)" if scores.size < 2 else f"{scores.size} equal scores"
+        raise ValueError(
+            f"transductive scaling needs two different scores or more and got {what}; evaluate "
+            "more images, or leave it"
+        )
+    return (scores - scores.min()) / (scores.max() - scores.min())
+
+
+def transductive_metrics(label: ArrayLike, score: ArrayLike) -> dict[str, float]:
+    """What calling an image anomalous above 0.5 of the `transductive` scale does, and the raw
+    scores (low, high) that the scale ends at; labels and scores [N].
+
+    The mean accuracy is that of both labels, each weighing half.
+    """
+    above = math.nextafter(0.5, 1)
+    counts = confusion_at(label, transductive(score), above)
+    scores = np.asarray(score, dtype=np.float64)
+    return {
+        "accuracy_normal": specificity(counts),
+        "accuracy_anomalous": recall(counts),
+        "mean_accuracy": balanced_accuracy(counts),
+        "low": float(scores.min()),
+        "high": float(scores.max()),
+    }
+
+
 def f1_threshold(label: ArrayLike, score: ArrayLike) -> float:
     """Threshold of the highest F1 on held-out labels and scores [N]: the middle of the gap between
     the two neighboring scores. Among equally good gaps the widest wins, the lower one if they are

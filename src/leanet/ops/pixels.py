@@ -70,6 +70,17 @@ class PixelCounts:
         self.overlap += np.bincount(bins[defect], 1 / size[region], minlength=self.overlap.size)
         self.num_regions += int(np.count_nonzero(size))
 
+    def __add__(self, other: PixelCounts) -> PixelCounts:
+        """The counts of the images of both. Raises ValueError when the edges differ."""
+        if not np.array_equal(self.edges, other.edges):
+            raise ValueError("only counts with the same edges can be added; give both the same")
+        total = PixelCounts(self.edges)
+        total.normal = self.normal + other.normal
+        total.anomalous = self.anomalous + other.anomalous
+        total.overlap = self.overlap + other.overlap
+        total.num_regions = self.num_regions + other.num_regions
+        return total
+
 
 def edges_from(
     sample: ArrayLike, bins: int = 8000, *, thresholds: Iterable[float] = ()
@@ -161,6 +172,29 @@ def iou_at(counts: PixelCounts, threshold: float) -> float:
     empty. For the convention that pools anomalous images only, add only those."""
     _, fp, fn, tp = pixel_confusion(counts, threshold)
     return tp / (tp + fp + fn) if tp + fp + fn else math.nan
+
+
+def best_iou(counts: PixelCounts) -> float:
+    """The best `iou_at` over all edges (an oracle: it has seen the labels); nan without anomalous
+    pixels.
+
+    IoU = F1 / (2 - F1) at every threshold, so both are best at the same one.
+    """
+    best = pixel_f1(counts)
+    return best / (2 - best)
+
+
+def image_iou(anomaly_map: ArrayLike, mask: ArrayLike, threshold: float) -> float:
+    """Intersection over union of one image, map and ground truth [H, W], score >= threshold called
+    anomalous; nan when the union is empty.
+
+    >>> image_iou([[0.9, 0.6], [0.1, 0.2]], [[1, 0], [0, 1]], 0.5)
+    0.3333333333333333
+    """
+    called = np.asarray(anomaly_map) >= np.float64(threshold)  # no rounding to the map's float32
+    truth = np.asarray(mask) != 0
+    union = int(np.count_nonzero(called | truth))
+    return int(np.count_nonzero(called & truth)) / union if union else math.nan
 
 
 def _above(histogram: NDArray[np.int64] | NDArray[np.float64]) -> NDArray[np.float64]:

@@ -5,13 +5,22 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
 from leanet.files import write_csv, write_text
+from leanet.report import pixel_standings
+from leanet.report.pixel_standings import (
+    ALL,
+    PixelTable,
+    claims,
+    claims_markdown,
+    pixel_notes,
+    pixel_tables,
+)
 from leanet.report.results import CLASSES, Benchmark, read_benchmark
 from leanet.report.standings import COLUMNS, Line, Table, tables
 from leanet.report.standings_charts import beside_published, over_members, over_shares
@@ -30,6 +39,7 @@ from leanet.report.tables import EXPLAINED
 from leanet.report.template import render_template
 
 LEVEL = 0.05
+CLAIMED = "Claimed, unverified"
 
 
 def write_benchmark_report(out: Path) -> Path:
@@ -41,20 +51,30 @@ def write_benchmark_report(out: Path) -> Path:
     """
     benchmark = read_benchmark(out)
     made = tables(benchmark)
-    write_text(out / "table.md", markdown(benchmark, made))
+    maps = pixel_tables(benchmark)
+    write_text(out / "table.md", markdown(benchmark, made, maps))
     write_csv(out / "table.csv", [row for table in made for row in csv_rows(table)])
-    write_text(out / "report.html", render(benchmark, made))
+    write_text(out / "report.html", render(benchmark, made, maps))
     return out / "report.html"
 
 
-def markdown(benchmark: Benchmark, made: Sequence[Table]) -> str:
+def markdown(benchmark: Benchmark, made: Sequence[Table], maps: Mapping[str, PixelTable]) -> str:
     """All tables in Markdown, with how to read them."""
-    how = "\n".join(f"- {text}" for text in (*warnings(made), *notes(benchmark, made)))
-    parts = (f"## {benchmark.name}", benchmark.about, verdict(made), *map(to_markdown, made), how)
+    told = (*warnings(made), *notes(benchmark, made), *pixel_notes(benchmark, maps))
+    parts = [f"## {benchmark.name}", benchmark.about, verdict(made)]
+    if ALL in maps:
+        parts += [f"### {ALL}", pixel_standings.to_markdown(maps[ALL])]
+    for table in made:
+        parts.append(to_markdown(table))
+        if table.data in maps:
+            parts += ["Maps:", pixel_standings.to_markdown(maps[table.data])]
+    if claimed := claims(benchmark, maps):
+        parts += [f"### {CLAIMED}", f"{benchmark.claims_source}.", claims_markdown(claimed)]
+    parts.append("\n".join(f"- {text}" for text in told))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def render(benchmark: Benchmark, made: Sequence[Table]) -> str:
+def render(benchmark: Benchmark, made: Sequence[Table], maps: Mapping[str, PixelTable]) -> str:
     """The page as text."""
     return render_template(
         "benchmark.html",
@@ -64,7 +84,11 @@ def render(benchmark: Benchmark, made: Sequence[Table]) -> str:
         facts=_facts(benchmark, made),
         verdict=verdict(made),
         warnings=warnings(made),
-        notes=notes(benchmark, made),
+        notes=[*notes(benchmark, made), *pixel_notes(benchmark, maps)],
+        maps=maps,
+        all_data=ALL,
+        claims=claims(benchmark, maps),
+        claimed=CLAIMED,
         others_columns=COLUMNS,
         headline=_headline(made),
         explained=EXPLAINED,
@@ -119,8 +143,8 @@ def notes(benchmark: Benchmark, made: Sequence[Table]) -> list[str]:
     """How to read the tables."""
     lines = [line for table in made for line in table.main]
     found = [
-        "Mean ± SD (ddof = 1) over folds and seeds. Held-out threshold: from images held out of "
-        "the training part, never from test images. Minutes: of one trial, without the map "
+        f"Mean ± SD (ddof = 1) over {_trials(benchmark)}. Held-out threshold: from images held "
+        "out of the training part, never from test images. Minutes: of one trial, without the map "
         "models, which rows share."
     ]
     if any(line.kind == "chosen" for line in lines):
@@ -134,8 +158,7 @@ def notes(benchmark: Benchmark, made: Sequence[Table]) -> list[str]:
     if any(line.compared for line in lines):
         counted = ", ".join(f"{table.num_comparisons} on {table.data}" for table in made)
         found.append(
-            "Differences are to the baseline, the last one above a row, paired by fold and seed: "
-            "mean, 95 % interval and p of the corrected resampled t test (Nadeau & Bengio 2003). "
+            f"Differences are to the baseline, the last one above a row, {_pairing(benchmark)} "
             f"Comparisons: {counted}. Holm: p after his correction for all of one data set."
         )
     if any(line.entry.share is not None for line in lines):
@@ -166,6 +189,23 @@ def _tries(lines: Sequence[Line]) -> list[str]:
     ]
 
 
+def _trials(benchmark: Benchmark) -> str:
+    one_split = "seeds, all on the data set's own split"
+    return one_split if benchmark.num_folds == 1 else "folds and seeds"
+
+
+def _pairing(benchmark: Benchmark) -> str:
+    if benchmark.num_folds == 1:
+        return (
+            "paired by seed: mean, 95 % interval and p of the t test. They tell how far the "
+            "trainings differ, and nothing about other test images."
+        )
+    return (
+        "paired by fold and seed: mean, 95 % interval and p of the corrected resampled t test "
+        "(Nadeau & Bengio 2003)."
+    )
+
+
 def _facts(benchmark: Benchmark, made: Sequence[Table]) -> dict[str, str]:
     """Name -> value, for the head of the page."""
     environment = benchmark.environment
@@ -178,7 +218,9 @@ def _facts(benchmark: Benchmark, made: Sequence[Table]) -> dict[str, str]:
     return {
         "Data": ", ".join(table.data for table in made),
         "Rows": str(sum(len(entry.rows) for entry in benchmark.entries)),
-        "Trials of a row": f"{benchmark.num_folds} folds × {seeds}",
+        "Trials of a row": f"own split × {seeds}"
+        if benchmark.num_folds == 1
+        else f"{benchmark.num_folds} folds × {seeds}",
         "Cells": str(whole) if finished == whole else f"{finished} of {whole}",
         "Device": environment["gpu"] or f"CPU, {environment['cpu_cores']} cores",
         "Precision": str(environment["precision"]),

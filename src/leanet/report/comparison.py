@@ -10,10 +10,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from leanet.ops.stats import PairedDifference, paired_difference
+from leanet.ops.stats import MeanSD, PairedDifference, mean_sd, paired_difference
 from leanet.report.results import Figures, Trial
 
 Series = Mapping[Trial, Figures]
+PIXEL = "pixel_"  # before the name of a pixel figure in results.csv
 NO_SPREAD = 1e-12  # below it a difference is rounding
 BEST_BY = ("f1_at_half", "f1", "accuracy")  # the first that a row has
 
@@ -77,18 +78,32 @@ def best_on_test(rows: Sequence[Series], num_trials: int) -> int | None:
 def difference(row: Series, baseline: Series, metric: str, num_folds: int) -> PairedDifference:
     """Row minus baseline over the trials that both have, with the interval and p of the corrected
     resampled t test. Its share of test to training images is the row's, or that of `num_folds`
-    where the training images were not counted. Differences that are all the same, as those of two
-    folds with a handful of anomalous images may be, say nothing of their spread: no interval, no p.
+    where the training images were not counted; one fold is the data set's own split, on which
+    nothing is resampled, so its t test is the plain one, over seeds. Differences that are all the
+    same, as those of two folds with a handful of anomalous images may be, say nothing of their
+    spread: no interval, no p.
     """
     pairs = [trial for trial in row if trial in baseline]
     shares = [test_share(row[trial]) for trial in pairs]
-    known = [share for share in shares if not math.isnan(share)]
-    share = math.fsum(known) / len(known) if known else 1 / (num_folds - 1)
+    share = None if num_folds == 1 else _mean_share(shares, num_folds)
     ours, theirs = ([series[trial][metric] for trial in pairs] for series in (row, baseline))
     found = paired_difference(ours, theirs, test_share=share)
     if found.sd < NO_SPREAD and abs(found.mean) > NO_SPREAD:
         return found._replace(low=math.nan, high=math.nan, p=math.nan)
     return found
+
+
+def _mean_share(shares: Sequence[float], num_folds: int) -> float:
+    known = [share for share in shares if not math.isnan(share)]
+    return math.fsum(known) / len(known) if known else 1 / (num_folds - 1)
+
+
+def pixel_figures(series: Series) -> dict[str, MeanSD]:
+    """Mean and SD over trials of the pixel figures that all of them have, by name in results.csv;
+    {} without masks or maps."""
+    names = dict.fromkeys(n for one in series.values() for n in one if n.startswith(PIXEL))
+    found = {n: mean_sd([one.get(n, math.nan) for one in series.values()]) for n in names}
+    return {name: figure for name, figure in found.items() if not math.isnan(figure.mean)}
 
 
 def test_share(figures: Figures) -> float:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from leanet.config import flat
@@ -16,6 +17,7 @@ FEW_ANOMALOUS = 20  # test images below which recall is called uncertain
 RULES = {
     "f1": "best F1",
     "quantile": "quantile of the normal scores (at most 5 % false alarms)",
+    "honest": "0.99 quantile of the normal scores",
 }
 
 
@@ -34,6 +36,21 @@ def warnings(run: Run, summary: Summary) -> list[str]:
             "classifier. See the attention view."
         )
     return found
+
+
+def worth_knowing(run: Run) -> list[str]:
+    """What the trainings told about themselves, one sentence each: where maps came from, how they
+    shift on unseen images, and every notice once, with the trainings that gave it."""
+    parts = (*run.folds, run.final)
+    told = list(dict.fromkeys(str(p.remarks.get("map_source") or "") for p in parts))
+    found = [f"The maps come from {source}." for source in told if source]
+    shifts = [p.remarks["map_shift"] for p in parts if p.remarks.get("map_shift") is not None]
+    if shifts:
+        found.append(
+            f"Maps of unseen normal images are {number(sum(shifts) / len(shifts), digits=2)} times "
+            "as bright as those of the normal images learned from (high quantiles)."
+        )
+    return found + _notices(parts)
 
 
 def working_point(run: Run) -> str:
@@ -113,6 +130,22 @@ def _about_thresholds(run: Run) -> Iterator[str]:
             "quantile of held-out normal scores: too few anomalous images were held out to find "
             "the best F1."
         )
+
+
+def _notices(parts: Sequence[Part]) -> list[str]:
+    """Equal ones once, the figures in them apart: those of the first are shown."""
+    first: dict[str, str] = {}
+    given: dict[str, list[str]] = {}
+    for part in parts:
+        for notice in part.remarks.get("notices", ()):
+            kind = re.sub(r"\d[\d.]*(e[-+]?\d+)?", "#", notice)
+            first.setdefault(kind, notice)
+            given.setdefault(kind, []).append(part.name)
+    sentences = []
+    for kind, notice in first.items():
+        where = "" if len(given[kind]) == len(parts) else f" ({', '.join(given[kind])})"
+        sentences.append(f"{notice[:1].upper()}{notice[1:]}{where}.")
+    return sentences
 
 
 def _flat(part: Part) -> list[str]:

@@ -45,10 +45,10 @@ def loss_curves(run: Run) -> list[str]:
     loss; learned strengths w and the map models' losses in charts of their own. A dot marks the
     epoch that was kept."""
     parts = [part for part in (*run.folds, run.final) if part.journal]
-    names = _losses([record for part in parts for record in part.journal])
+    names = loss_names([record for part in parts for record in part.journal])
     strengths = [name for name in names if name.startswith(STRENGTH)]
     panels: list[Panel] = [
-        partial(_loss_panel, parts=parts, name=name) for name in names if name not in strengths
+        partial(loss_panel, parts=parts, name=name) for name in names if name not in strengths
     ]
     if strengths:
         panels.append(partial(_strength_panel, parts=parts, names=strengths))
@@ -74,7 +74,8 @@ def score_histograms(run: Run) -> list[str]:
     return _draw("scores", [partial(_histogram, run=run, output=output) for output in outputs])
 
 
-def _loss_panel(axes: Axes, parts: Sequence[Part], name: str) -> None:
+def loss_panel(axes: Axes, parts: Sequence[Part], name: str) -> None:
+    """One loss of `loss_names`, in training and held out, a line per part."""
     for part in parts:
         for prefix, color in (("train", MUTED), ("val", ACCENT)):
             points = series(part.journal, f"{prefix}_{name}")
@@ -224,7 +225,7 @@ def _both_labels(images: Sequence[Trial]) -> bool:
     return {image.label for image in images} == {NORMAL, ANOMALOUS}
 
 
-def _losses(records: Sequence[Record]) -> list[str]:
+def loss_names(records: Sequence[Record]) -> list[str]:
     """Names of the losses, without train_ and val_, in the order of the journal."""
     keys = [key for record in records for key in record]
     losses = [key.removeprefix("train_") for key in keys if key.startswith("train_")]

@@ -2,8 +2,8 @@
 
 `gallery.safetensors` of a fold holds raw arrays for some of its test images. Here the most telling
 ones are chosen: errors first, then the ends of the ranking and what lies next to the threshold. All
-maps of a page share one color scale, attention is drawn on 0..1, and the features before and after
-an attention point share the scale of both.
+maps of a page share one color scale, with the outline of the mask where there is one; attention is
+drawn on 0..1, and the features before and after an attention point share the scale of both.
 """
 
 from __future__ import annotations
@@ -26,10 +26,16 @@ from leanet.report.run import Part, Run, Trial
 MOST_CARDS = 24
 MOST_ERRORS = 18  # of these
 MOST_KINDS = 12  # in the map view
-MAP_PICTURES = ("image", "repainted", "map")
+MAP_PICTURES = ("image", "repainted", "reconstruction", "map")
 EXAMPLES = (2, 1)  # anomalous and normal images in the attention view
 EXAMPLE_PICTURES = ("image", "map", "overlay")
 ATTENTION = "attention "  # arrays "attention A4", "before A4", "after A4"
+GRIDS = {  # attention that a map is made of, at its own grid
+    "attention": "attention",
+    "attention_normal": "attention: normal",
+    "attention_anomalous": "attention: anomalous",
+}
+FINE_SCALE = 10.0  # maps whose scale ends below this have three decimals
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -112,6 +118,21 @@ def map_top(run: Run, shown: Sequence[Shown]) -> float:
     return math.ceil(top / step) * step
 
 
+def map_digits(top: float) -> int:
+    """Decimals of the values of a map whose color scale ends at `top`."""
+    return 1 if top >= FINE_SCALE else 3
+
+
+def has_grids(shown: Sequence[Shown]) -> bool:
+    """Whether attention is shown at its own grid."""
+    return any(name in GRIDS for s in shown for name in s.arrays)
+
+
+def has_masks(shown: Sequence[Shown]) -> bool:
+    """Whether the outline of a mask is drawn anywhere."""
+    return any(s.arrays["mask"].any() for s in shown if "mask" in s.arrays)
+
+
 def cards(shown: Sequence[Shown], top: float) -> list[Card]:
     """The pictures of each image."""
     return [Card(s.image, [*_photos(s, top), *_attention(s)]) for s in shown]
@@ -172,7 +193,7 @@ def _photos(shown: Shown, top: float) -> list[Picture]:
             found.append(Picture(name, pictures.photo_uri(pictures.to_rgb(array))))
     if "map" in shown.arrays:
         mixed = pictures.overlay(image, shown.arrays["map"][0], top)
-        found += [*_map(shown, top), Picture("overlay", pictures.photo_uri(mixed))]
+        found += [*_map(shown, top), Picture("overlay", _outlined_uri(mixed, shown))]
     return found
 
 
@@ -181,17 +202,31 @@ def _map(shown: Shown, top: float) -> list[Picture]:
         return []
     plane = shown.arrays["map"][0]
     colored = pictures.colorize(plane, 0, top, MAP_COLORS)
-    note = f"mean {plane.mean():.1f}"
-    return [Picture("map", pictures.photo_uri(colored), note)]
+    note = f"mean {plane.mean():.{map_digits(top)}f}"
+    return [Picture("map", _outlined_uri(colored, shown), note)]
+
+
+def _outlined_uri(picture: pictures.RGB, shown: Shown) -> str:
+    """With the outline of the mask, if there is one."""
+    if "mask" in shown.arrays:
+        picture = pictures.outlined(picture, shown.arrays["mask"][0])
+    return pictures.photo_uri(picture)
 
 
 def _attention(shown: Shown) -> list[Picture]:
     found = []
     for name, array in shown.arrays.items():
+        note = f"{array.min():.3f} to {array.max():.3f}"
         if name.startswith(ATTENTION):
             uri = _exact(array[0], 0, 1, ATTENTION_COLORS)
-            note = f"{array.min():.3f} to {array.max():.3f}"
             found.append(Picture(name, uri, note, exact=True))
+        elif name in GRIDS:
+            image = pictures.to_rgb(shown.arrays["image"])
+            laid = pictures.tinted(image, array[0], 0, 1, ATTENTION_COLORS)
+            found.append(Picture(GRIDS[name], _outlined_uri(laid, shown), "over the image"))
+            uri = _exact(array[0], 0, 1, ATTENTION_COLORS)
+            cells = f"its {array.shape[1]} × {array.shape[2]} cells"
+            found.append(Picture(cells, uri, note, exact=True))
     return found
 
 

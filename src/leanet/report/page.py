@@ -16,9 +16,10 @@ from markupsafe import Markup
 from leanet.files import write_text
 from leanet.ops.stats import MeanSD, clopper_pearson
 from leanet.records import ANOMALOUS
-from leanet.report import details, figures, gallery, pictures, tables
+from leanet.report import cavga_figures, details, figures, gallery, pictures, tables
 from leanet.report.class_page import render_classes
 from leanet.report.classes import class_text, summarize_classes
+from leanet.report.pixels import pixel_tables, pixel_text
 from leanet.report.run import Run, count, read_run
 from leanet.report.template import number, render_template, typeset
 from leanet.version import __version__
@@ -47,12 +48,15 @@ def render(run: Run, baseline: Run | None = None) -> str:
         run=run,
         summary=summary,
         columns=_columns(summary),
+        pixels=pixel_tables(run),
         compared=tables.COLUMNS,
         explained=tables.EXPLAINED,
         warnings=details.warnings(run, summary),
+        worth_knowing=details.worth_knowing(run),
         facts=_facts(run),
         tiles=_tiles(summary),
         charts=_charts(run),
+        training=_training(run),
         kinds=tables.by_kind(run.tested),
         errors=sorted((i for i in run.tested if i.wrong), key=lambda i: -abs(i.margin)),
         **_comparison(run, baseline),
@@ -66,7 +70,8 @@ def result_text(run: Path) -> str:
     read = read_run(run)
     if read.classes:
         return class_text(summarize_classes(read))
-    return tables.to_text(tables.summarize(read))
+    figures = tables.to_text(tables.summarize(read))
+    return "\n".join(filter(None, (figures, pixel_text(read))))
 
 
 def _of_classes(run: Run, baseline: Run | None) -> str:
@@ -138,11 +143,19 @@ def _figure_tile(name: str, figure: MeanSD, reference: str) -> tuple[str, str, s
 
 def _charts(run: Run) -> dict[str, list[Markup]]:
     drawn = {
-        "losses": figures.loss_curves(run),
         "ranking": figures.ranking_curves(run),
         "scores": figures.score_histograms(run),
     }
     return {name: [Markup(svg) for svg in svgs] for name, svgs in drawn.items()}
+
+
+def _training(run: Run) -> list[cavga_figures.Chart]:
+    """Charts of the trainings, each with a sentence where it needs one."""
+    if cavga_figures.has_adversary(run):
+        charts = cavga_figures.training_charts(run)
+    else:
+        charts = [cavga_figures.Chart(svg, "") for svg in figures.loss_curves(run)]
+    return [chart._replace(svg=Markup(chart.svg)) for chart in charts]
 
 
 def _comparison(run: Run, baseline: Run | None) -> dict[str, Any]:
@@ -166,9 +179,13 @@ def _pictures(run: Run) -> dict[str, Any]:
         "typical": gallery.typical(shown, top),
         "examples": gallery.examples(run, shown, top),
         "has_maps": any("map" in s.arrays for s in shown),
+        "has_grids": gallery.has_grids(chosen),
+        "has_masks": gallery.has_masks(chosen),
         "map_top": top,
-        "map_unit": run.card.get("map_unit") or "dE00",
+        "map_digits": gallery.map_digits(top),
+        "map_unit": _unit(run),
         "map_divisor": s,
+        "map_marks": _marks(run, s, top),
         "num_wrong_shown": sum(s.image.wrong for s in chosen),
         "gradients": {
             "map": Markup(pictures.gradient(pictures.MAP_COLORS)),
@@ -176,6 +193,25 @@ def _pictures(run: Run) -> dict[str, Any]:
             "features": Markup(pictures.gradient(pictures.FEATURE_COLORS)),
         },
     }
+
+
+def _unit(run: Run) -> str:
+    """What the values of the maps are, in words."""
+    unit = run.card.get("map_unit") or "dE00"
+    if run.card["method"] != "cavga":
+        return str(unit).replace("dE00", "ΔE₀₀")
+    weak = str(run.config.get("variant", "")).endswith("_w")
+    if weak and run.config.get("weak_map") == "ca":
+        return "attention to anomalous"
+    return "missing attention to normal" if weak else "missing attention"
+
+
+def _marks(run: Run, divisor: float | None, top: float) -> list[tuple[float, str]]:
+    """Places on the scale of the maps, in percent, with what is there: s, or where the working
+    points of the final detector's map lie."""
+    points = {} if divisor is None else {"s": divisor}
+    points |= run.card.get("map_thresholds") or {}
+    return [(100 * value / top, name) for name, value in points.items() if 0 <= value <= top]
 
 
 def _details(run: Run) -> dict[str, Any]:

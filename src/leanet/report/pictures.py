@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import ndimage
 
 Plane = NDArray[np.floating[Any]]
 RGB = NDArray[np.uint8]
@@ -23,6 +24,9 @@ MAP_COLORS, ATTENTION_COLORS, FEATURE_COLORS = "inferno", "viridis", "cividis"
 MOST_PIXELS = 192  # side of a picture in the page; larger ones are reduced
 OPACITY = 0.75  # of an overlay at the upper end of its scale
 JPEG_QUALITY = 85
+TINT = 0.55  # opacity of colors that show low values too
+OUTLINE_COLOR = (0, 255, 255)  # of masks: not a color of the maps
+SIDE_PER_OUTLINE_PIXEL = 96
 
 
 def colorize(plane: Plane, low: float, high: float, colors: str) -> RGB:
@@ -38,6 +42,25 @@ def overlay(image: RGB, plane: Plane, top: float) -> RGB:
     opacity = OPACITY * np.sqrt(np.clip(plane / top, 0, 1))[..., None]
     mixed = (1 - opacity) * image + opacity * colorize(plane, 0, top, MAP_COLORS)
     return np.asarray(np.rint(mixed), dtype=np.uint8)
+
+
+def tinted(image: RGB, plane: Plane, low: float, high: float, colors: str) -> RGB:
+    """A small plane [h, w], enlarged bilinearly, over its image [H, W, 3], equally opaque
+    everywhere."""
+    size = image.shape[1], image.shape[0]
+    large = Image.fromarray(plane.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
+    mixed = (1 - TINT) * image + TINT * colorize(np.asarray(large), low, high, colors)
+    return np.asarray(np.rint(mixed), dtype=np.uint8)
+
+
+def outlined(picture: RGB, inside: NDArray[Any]) -> RGB:
+    """A picture [H, W, 3] with a line around a region [H, W], nonzero inside, just outside it."""
+    width = max(1, round(min(inside.shape) / SIDE_PER_OUTLINE_PIXEL))
+    inner = inside.astype(bool)
+    ring = ndimage.binary_dilation(inner, np.ones((3, 3), dtype=bool), iterations=width) & ~inner
+    drawn = picture.copy()
+    drawn[ring] = OUTLINE_COLOR
+    return drawn
 
 
 def to_rgb(image: NDArray[Any]) -> RGB:

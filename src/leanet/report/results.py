@@ -31,6 +31,10 @@ SOURCES = {
     "class at p = 0.5, mean and SD over five folds at 256 px; of five attention points the one "
     "with the best test F1"
 }
+CLAIMS = {
+    "cavga": "what the paper (Venkataramanan et al., arXiv 1911.08616) is said to report on MVTec "
+    "AD and LAG: recalled, checked against nothing, and nothing that ours has to reach"
+}
 SCORE, ADN = "score", "adn"  # outputs: the one that decides, the classifier's
 CLASSES = "classes"  # the output of a classifier of several classes: which of them
 SHARE = "keep_positive"
@@ -85,6 +89,8 @@ class Benchmark:
     cells: Mapping[tuple[str, str], Mapping[str, Mapping[Trial, Figures]]]
     published: Mapping[tuple[str, str], Published]  # (data, entry)
     published_source: str
+    claims: Mapping[tuple[str, str, str], float]  # (data, row, figure), unverified
+    claims_source: str
     environment: Mapping[str, Any]
 
     @property
@@ -138,6 +144,11 @@ def _label(option: str, value: Any) -> str:
     return f"{option} {value}"
 
 
+def fold_numbers(folds: int) -> range:
+    """The folds of a suite; one where it takes the data sets' own split (`folds: 0`)."""
+    return range(max(folds, 1))
+
+
 def baselines_of(suite: Mapping[str, Any]) -> tuple[str, ...]:
     """The rows that others are compared with: `baseline` is one name, a list of names, or none."""
     given = suite.get("baseline")
@@ -150,12 +161,13 @@ def read_published(name: str | None) -> dict[tuple[str, str], Published]:
     Raises:
         ValueError: there is no such table.
     """
-    if name is None:
+    if name is None or name in CLAIMS:
         return {}
     if name not in SOURCES:
+        known = (*SOURCES, *CLAIMS)
         raise ValueError(
-            f"published {name!r}: there is no such table{nearest(name, SOURCES)}; "
-            f"allowed: {', '.join(SOURCES)}"
+            f"published {name!r}: there is no such table{nearest(name, known)}; "
+            f"allowed: {', '.join(known)}"
         )
     return {
         (row["data"], row["row"]): Published(
@@ -167,6 +179,15 @@ def read_published(name: str | None) -> dict[tuple[str, str], Published]:
         )
         for row in read_csv(PUBLISHED / f"{name}.csv")
     }
+
+
+def read_claims(name: str | None) -> dict[tuple[str, str, str], float]:
+    """Unverified figures by data set ("average": the mean of all), row and figure; {} where the
+    table of this name has been verified, or there is none."""
+    if name not in CLAIMS:
+        return {}
+    rows = read_csv(PUBLISHED / f"{name}.csv")
+    return {(row["data"], row["row"], row["figure"]): float(row["value"]) for row in rows}
 
 
 def read_benchmark(folder: Path) -> Benchmark:
@@ -189,11 +210,17 @@ def read_benchmark(folder: Path) -> Benchmark:
         about=str(suite.get("about", "")),
         suite_text=text,
         sources={str(name): str(spec.get("source", "")) for name, spec in suite["data"].items()},
-        trials=tuple((seed, fold) for seed in seeds for fold in range(suite["options"]["folds"])),
+        trials=tuple(
+            (seed, fold)
+            for seed in seeds
+            for fold in fold_numbers(suite["options"].get("folds", 0))
+        ),
         entries=_entries(suite),
         cells=_cells(files["results.csv"]),
         published=read_published(published),
         published_source=SOURCES.get(published, ""),
+        claims=read_claims(published),
+        claims_source=CLAIMS.get(published, ""),
         environment=read_json(files["environment.json"]),
     )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
 from typing import Any
@@ -93,6 +93,7 @@ class Part:
     journal: tuple[Record, ...]
     parameters: float  # nan where an early run did not count them
     named: tuple[Named, ...] = ()  # the test images of a classifier of several classes
+    pixels: Mapping[str, float] = field(default_factory=dict)  # {} without masks or maps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,6 +232,7 @@ def _part(folder: Path) -> Part:
         seconds=outcome["seconds"],
         journal=tuple(read_json_lines(folder / "journal.jsonl")),
         parameters=outcome.get("parameters", math.nan),
+        pixels=outcome.get("pixels") or {},
     )
 
 

@@ -48,7 +48,8 @@ CLASS_COLUMNS = {
     "nll": "NLL",
     "ece": "ECE",
 }
-MAIN_COMPARED = ("f1_at_half", "auroc", "average_precision")
+HALF = "f1_at_half"
+MAIN_COMPARED = (HALF, "auroc", "average_precision")
 CLASSES_COMPARED = ("accuracy", "balanced_accuracy", "macro_f1")
 OTHERS_COMPARED = ("f1", "auroc", "average_precision")  # not every output is a probability
 NOTHING = MeanSD(math.nan, math.nan)
@@ -121,6 +122,7 @@ class Table:
     num_finished: int  # cells
     num_cells: int
     majority: MeanSD  # accuracy of always naming the most frequent class; nan without classes
+    has_probabilities: bool = True  # some method of the suite gives logits
 
     @property
     def by_class(self) -> bool:
@@ -129,8 +131,9 @@ class Table:
 
     @property
     def columns(self) -> Mapping[str, str]:
-        """Figure -> title of the main lines."""
-        return CLASS_COLUMNS if self.by_class else COLUMNS
+        """Figure -> title of the main lines, without probabilities where no method gives them."""
+        columns = CLASS_COLUMNS if self.by_class else COLUMNS
+        return {n: title for n, title in columns.items() if n != HALF or self.has_probabilities}
 
     @property
     def headline(self) -> str:
@@ -169,6 +172,7 @@ def _table(benchmark: Benchmark, data: str) -> Table:
         num_comparisons=num_comparisons,
         num_finished=sum(map(len, finished)),
         num_cells=len(rows) * len(benchmark.trials),
+        has_probabilities=_gives_probabilities(benchmark),
     )
 
 
@@ -197,7 +201,8 @@ def _lines(benchmark: Benchmark, data: str, entry: Entry, output: str) -> list[L
     first = output == benchmark.outputs(data, entry.rows)[0]
     whole = entry.share in (None, 1)
     published = benchmark.published.get((data, entry.name)) if first and whole else None
-    metrics = MAIN_COMPARED if first else OTHERS_COMPARED
+    main = MAIN_COMPARED if _gives_probabilities(benchmark) else OTHERS_COMPARED
+    metrics = main if first else OTHERS_COMPARED
     metrics = CLASSES_COMPARED if output == CLASSES else metrics
     baseline = _baseline(benchmark, data, entry)
     lines = []
@@ -226,6 +231,13 @@ def _lines(benchmark: Benchmark, data: str, entry: Entry, output: str) -> list[L
             )
         )
     return lines
+
+
+def _gives_probabilities(benchmark: Benchmark) -> bool:
+    """Whether some method of the suite has outputs that are logits, as far as it is known."""
+    outputs = [figures for outputs in benchmark.cells.values() for figures in outputs.values()]
+    trials = [trial for series in outputs for trial in series.values()]
+    return not trials or any(HALF in trial for trial in trials)
 
 
 def _drafts(benchmark: Benchmark, data: str, entry: Entry, output: str) -> list[_Draft]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from leanet.ops.stats import MeanSD
+from leanet.report.comparison import pixel_figures
 from leanet.report.standings import COLUMNS, Compared, Line, Table
 from leanet.report.tables import number, signed, spread
 
@@ -42,7 +43,8 @@ def csv_rows(table: Table) -> list[dict[str, Any]]:
             "trials_expected": line.num_expected,
             "anomalous_share": line.anomalous_share,
         }
-        for name, figure in {**line.figures, "all_positive_f1": table.all_positive}.items():
+        figures = {**line.figures, "all_positive_f1": table.all_positive}
+        for name, figure in (figures | pixel_figures(line.series)).items():
             row |= {f"{name}_mean": figure.mean, f"{name}_sd": figure.sd}
         for name, compared in line.compared.items():
             difference = compared.difference._asdict() | {"p_holm": compared.p_holm}
@@ -135,7 +137,7 @@ def _figures(lines: Sequence[Line], columns: Mapping[str, str], *, main: bool) -
         rows.append([full_name(line), line.output, *cells, *cost])
     if not main:
         head, rows = head[:-3], [row[:-3] for row in rows]
-    return _markdown(head, rows)
+    return markdown_table(head, rows)
 
 
 def _differences(lines: Sequence[Line], columns: Mapping[str, str]) -> str:
@@ -148,10 +150,11 @@ def _differences(lines: Sequence[Line], columns: Mapping[str, str]) -> str:
             for c in line.compared.values()
         ]
         rows.append([full_name(line), line.output, *cells])
-    return _markdown(["", "output", *(columns[metric] for metric in metrics)], rows)
+    return markdown_table(["", "output", *(columns[metric] for metric in metrics)], rows)
 
 
-def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     escaped = [[cell.replace("|", r"\|") for cell in line] for line in lines]
     return "\n".join(f"| {' | '.join(line)} |" for line in escaped)

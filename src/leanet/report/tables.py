@@ -42,6 +42,8 @@ EXPLAINED = {
     "adn": "the classifier, its features steered by the attention",
     "aan": "the attention network's own head: it sees the map only",
     "map": "mean of the anomaly map: knows normal images only",
+    "normalized": "the score from 0 to 1: 0.5 is the 0.99 quantile of held-out normal images",
+    "classifier": "logit of anomalous, learned from a few labeled images",
 }
 _SUMMARY_WIDTHS = (9, 15)  # of the label and of each column, in characters
 _PAIRED_WIDTHS = (13, 17)

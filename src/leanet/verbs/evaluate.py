@@ -19,16 +19,23 @@ def evaluate(argv: list[str]) -> None:
     add_device(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier evaluation")
     parser.add_argument(
+        "--transductive",
+        action="store_true",
+        help="also scale the score by the smallest and largest of this very test set",
+    )
+    parser.add_argument(
         "--detection_curve",
         action="store_true",
         help="instead: recall against the severity of discolorations of the normal images",
     )
     given = parser.parse_args(argv)
     if given.detection_curve:
+        if given.transductive:
+            raise UsageError("--detection_curve draws its own images; leave out --transductive")
         _detection_curve(given)
         return
     from leanet import api
-    from leanet.inference.evaluate import to_text
+    from leanet.inference.evaluate_text import to_text
 
     evaluation = api.evaluate(
         given.run,
@@ -37,6 +44,7 @@ def evaluate(argv: list[str]) -> None:
         normal=given.normal,
         device=given.device,
         overwrite=given.overwrite,
+        transductive=given.transductive,
     )
     print(to_text(evaluation))
 

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from leanet.config import UsageError
+from leanet.verbs.fit_dcgan import fit_dcgan
 from leanet.verbs.fit_gan import fit_gan
 from leanet.verbs.words import config_first, make_parser
+
+GENERATORS = {"gan": fit_gan, "dcgan": fit_dcgan}
 
 
 def fit(argv: list[str]) -> None:
@@ -16,8 +19,8 @@ def fit(argv: list[str]) -> None:
     if not argv or argv[0].startswith("-"):
         _usage(argv)
         return
-    if argv[0] == "gan":
-        fit_gan(argv[1:])
+    if argv[0] in GENERATORS:
+        GENERATORS[argv[0]](argv[1:])
         return
     from leanet import api
     from leanet.config import build, flat, to_yaml
@@ -68,7 +71,9 @@ def _own_name(word: str) -> str:
 def _usage(argv: Sequence[str]) -> None:
     from leanet.methods.catalog import METHODS
 
-    print(f"usage: leanet fit METHOD DATA [options]\n\nmethods: {', '.join(METHODS)}, gan")
+    print(
+        f"usage: leanet fit METHOD DATA [options]\n\nmethods: {', '.join((*METHODS, *GENERATORS))}"
+    )
     if argv and argv[0] not in ("-h", "--help"):
         raise UsageError("give the method first: leanet fit METHOD DATA [options]")
 

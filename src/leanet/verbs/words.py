@@ -7,6 +7,7 @@ from typing import Any
 
 HELP = {
     "demo": "the main job on generated data, in minutes",
+    "unpack": "a published data set as a folder of images",
     "scan": "layout, counts, corrupt files, duplicates, leaks",
     "fit": "train, cross-validated with --folds K",
     "phase1": "the original program: maps, per fold",
