@@ -4,7 +4,7 @@ the layer before the last.
 The closed form gives the same gradients (tests/networks/test_cavga.py); this is what it saves of a
 whole step (both players, 16 images), and of the attention alone: from given features to the
 gradient of the expansion loss. Ratios of times that were taken in turns, so that all see the same
-load.
+load; on a CPU it is the time that the process itself got.
 
 Run: python benchmarks/cavga.py [rounds]
 """
@@ -88,15 +88,16 @@ def attention_of(config: Config, side: int) -> Callable[[], None]:
 
 def compare(steps: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
     """Seconds per turn, forwards and backwards through the list in turns."""
+    clock = time.perf_counter if torch.cuda.is_available() else time.process_time
     times: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(WARM_UP + rounds):
         for name in list(steps)[:: 1 if turn % 2 else -1]:
-            started = time.perf_counter()
+            started = clock()
             steps[name]()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             if turn >= WARM_UP:
-                times[name].append(time.perf_counter() - started)
+                times[name].append(clock() - started)
     return times
 
 

@@ -465,6 +465,18 @@ def test_evaluate_writes_figures_of_images_and_pixels(
         assert len(list(csv.DictReader(file))) == 24
 
 
+def test_evaluate_is_transductive_on_request_and_says_so(
+    run: Path, call: Call, refused: Callable[..., str], toy: Path, tmp_path: Path
+) -> None:
+    words = ["evaluate", run, toy, "--out", tmp_path / "e", "--device=cpu", "--transductive"]
+    assert "ends of this very test set" in printed(call, *words)
+    assert json.loads((tmp_path / "e" / "metrics.json").read_text())["transductive"]
+    with (tmp_path / "e" / "predictions.csv").open() as file:
+        scaled = [float(row["transductive"]) for row in csv.DictReader(file)]
+    assert (min(scaled), max(scaled)) == (0.0, 1.0)
+    assert "leave out --transductive" in refused(*words, "--detection_curve")
+
+
 def test_report_compares_two_runs(run: Path, call: Call, lea_run: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(run, tmp_path / "copy")
     (copy / "report.html").unlink()

@@ -141,10 +141,19 @@ def test_folds_test_the_weak_labels_as_all_images(screws: Path) -> None:
 
 
 def test_nothing_moves_where_the_training_part_has_anomalous_images(toy: Path) -> None:
-    weak = WeakSplit(0.5, learn=False)
+    weak = WeakSplit(0.5, learn=True)
     options = Options(test_fraction=0.5)
     found = find_samples(toy, options, needs_anomalous=False, weak=weak)
     assert found == find_samples(toy, options, needs_anomalous=False)
+
+
+def test_leaving_out_is_refused_where_there_is_no_test_part_to_leave(
+    toy: Path, screws: Path
+) -> None:
+    weak = WeakSplit(0.5, learn=False)
+    for data, options in ((toy, Options()), (screws, Options(folds=3))):
+        with pytest.raises(ValueError, match="needs a data set whose training part"):
+            find_samples(data, options, needs_anomalous=False, weak=weak)
 
 
 def test_weak_labels_without_any_anomalous_image_are_refused(tmp_path: Path) -> None:

@@ -118,9 +118,14 @@ def _weakened(
             "learns from a few of them as well.\n"
             "Give some, or use a variant that learns from normal images alone."
         )
-    if options.folds >= 2 or not _trains_on_normal(samples):
-        return samples, 0
-    return move_weak(samples, weak, options.seed)
+    if options.folds < 2 and _trains_on_normal(samples):
+        return move_weak(samples, weak, options.seed)
+    if not weak.learn:
+        raise ValueError(
+            "--weak_test_split takes images out of a given test part: it needs a data set whose "
+            "training part has normal images only, and no --folds; leave it out"
+        )
+    return samples, 0
 
 
 def _of_classes(found: Scan, options: Options) -> Found:

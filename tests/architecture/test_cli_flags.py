@@ -12,11 +12,12 @@ import pytest
 from leanet.cli import VERBS
 from leanet.methods.catalog import METHODS
 
-EVERY_METHOD = """
-    batch_size config data device epochs folds img_size inner_splits lr lr_schedule method normal
-    out overwrite patience positives precision preset print_config resume seed skip_bad
+ADVERSARIAL = """
+    batch_size config data device epochs folds img_size inner_splits lr method normal
+    out overwrite positives precision preset print_config resume seed skip_bad
     test_fraction val_fraction
 """
+EVERY_METHOD = ADVERSARIAL + "lr_schedule patience"  # that minimizes one loss
 SUPERVISED = """
     adn adn_args augment balance draw keep_positive mean monitor num_outputs pretrained
     std tries weight_decay weights
@@ -36,6 +37,13 @@ FLAGS = {
     "scan": "normal",
     "fit colorizer": EVERY_METHOD + RECONSTRUCTION,
     "fit reconstruction": EVERY_METHOD + RECONSTRUCTION,
+    "fit cavga": ADVERSARIAL
+    + """
+    adv_mode attention_layer attention_norm attention_path dcgan_weights disc_head flip head_hidden
+    kl_reduction kl_weight latent latent_channels latent_draws lr_disc min_steps pretrained recon
+    recon_on_anomalous rotate90 score stem_pool variant w_adv w_ae w_c w_cga w_r weak_fraction
+    weak_map weak_test_split weights
+    """,
     "fit classifier": EVERY_METHOD
     + SUPERVISED
     + """

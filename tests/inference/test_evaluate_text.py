@@ -69,7 +69,7 @@ def test_a_map_with_named_thresholds_has_a_table_of_overlaps_with_both_ceilings(
     assert lines[head + 1].split() == ["paper", "0.210", "0.170", "0.300", "0.500"]
     assert lines[head + 2].split() == ["best", "(oracle)", "0.240", "-", "-", "-"]
     pixel |= {"map_grid": 8.0, "oracle_iou_grid": 0.55}
-    assert "ceiling of a 8 x 8 map" in to_text(report(pixel=pixel))
+    assert "ceiling, 8 x 8 map" in to_text(report(pixel=pixel))
 
 
 def test_a_map_without_named_thresholds_has_no_table_of_overlaps() -> None:

@@ -183,8 +183,10 @@ def test_a_hidden_layer_of_the_head_is_one_more() -> None:
     assert count(network.head) == (128 * 16 + 1) * 10 + (10 + 1) * 2
 
 
-@pytest.mark.parametrize("kind", ["R", "D"])
-@pytest.mark.parametrize(("side", "weak"), [(64, False), (128, True), (256, False)])
+@pytest.mark.parametrize(
+    ("kind", "side", "weak"),
+    [("R", 64, True), ("R", 256, False), ("D", 64, False), ("D", 128, True), ("D", 256, True)],
+)
 def test_shapes_at_every_side(kind: Any, side: int, weak: bool) -> None:
     grid = side // (32 if kind == "R" else 16)
     inside = shapes(kind, "conv", side, weak=weak)
@@ -324,15 +326,16 @@ def test_the_head_sees_z() -> None:
 
 
 @all_rows
-@pytest.mark.parametrize("path", ["closed", "autograd"])
 @pytest.mark.usefixtures("double")
-def test_both_paths_are_grad_cam_in_double_precision(latent: Any, weak: bool, path: Any) -> None:
-    network = made("D", latent, weak=weak, path=path)
-    noise = noise_like(network(images(network)).mu)
-    for given in (None, noise):
-        expected = grad_cam(network, images(network), given)
-        assert expected.std() > 1e-3
-        got = network(images(network), given).attention.detach()
+def test_both_paths_are_grad_cam_in_double_precision(latent: Any, weak: bool) -> None:
+    network = made("D", latent, weak=weak)
+    noise = torch.randn(
+        2, *network.latent_shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64
+    )
+    expected = grad_cam(network, images(network), noise)
+    assert expected.std() > 1e-3
+    for one in (network, twin(network, "autograd")):
+        got = one(images(network), noise).attention.detach()
         error = (got - expected).abs().max() / expected.abs().max()
         assert float(error) < 1e-12
 
@@ -345,9 +348,8 @@ def test_the_closed_form_is_the_gradient_in_single_precision(
 ) -> None:
     network = made(kind, latent, weak=weak)
     other = twin(network, "autograd")
-    for mode in (True, False):
-        got, expected = (one.train(mode)(images(network)).attention for one in (network, other))
-        torch.testing.assert_close(got, expected, rtol=0, atol=1e-4)
+    got, expected = (one.train()(images(network)).attention for one in (network, other))
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["R", "D"])
@@ -400,13 +402,13 @@ def test_the_expansion_reaches_the_weights_of_mu_and_the_encoder_and_nothing_els
 def test_both_paths_give_the_same_gradients(latent: Any, weak: bool) -> None:
     network = made("D", latent, weak=weak).train()
     other = twin(network, "autograd")
-    noise = noise_like(network(images(network, 4)).mu)
+    noise = torch.randn(2, *network.latent_shape)
     both = []
     for one in (network, other):
-        raw = one(images(network, 4), noise).attention
+        raw = one(images(network), noise).attention
         loss = expansion(missing(raw))
         if weak:
-            loss = guidance(missing(raw[:, :1]), attention(raw[:, 1:]), torch.ones(4))
+            loss = guidance(missing(raw[:, :1]), attention(raw[:, 1:]), torch.ones(2))
         both.append(gradients(one, loss))
     for name, expected in both[0].items():
         scale = max(float(expected.abs().max()), 1e-12)
@@ -500,8 +502,9 @@ def outputs(inside: Inside) -> list[Tensor]:
     return [value for value in inside if value is not None]
 
 
-@pytest.mark.parametrize("options", ODD)
-@pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize(
+    ("options", "off"), [(ODD[1], torch.no_grad), *((one, torch.inference_mode) for one in ODD)]
+)
 def test_scoring_works_where_gradients_are_switched_off(options: Any, off: Any) -> None:
     network = made("D", "conv", **options)
     expected = outputs(network(images(network)))
@@ -515,10 +518,9 @@ def test_scoring_works_where_gradients_are_switched_off(options: Any, off: Any) 
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
-@pytest.mark.parametrize("latent", ["conv", "flat"])
 @pytest.mark.parametrize("options", ODD)
-def test_an_image_has_the_same_attention_alone_and_in_any_batch(latent: Any, options: Any) -> None:
-    network = made("D", latent, **options)
+def test_an_image_has_the_same_attention_alone_and_in_any_batch(options: Any) -> None:
+    network = made("D", "conv", **options)
     with torch.inference_mode():
         together = outputs(network(images(network, 3)))
         alone = [outputs(network(one[None])) for one in images(network, 3)]
@@ -534,12 +536,9 @@ def test_a_frozen_encoder_still_has_attention() -> None:
 
 
 @pytest.mark.parametrize(("kind", "path"), [("R", "closed"), ("D", "autograd")])
-@pytest.mark.parametrize("value", [0.0, 0.5])
-def test_a_uniform_image_gives_finite_values_in_both_modes(
-    kind: Any, path: Any, value: float
-) -> None:
+def test_a_black_image_gives_finite_values_in_both_modes(kind: Any, path: Any) -> None:
     network = made(kind, "conv", path=path)
-    image = torch.full_like(images(network), value)
+    image = torch.zeros_like(images(network))
     for mode in (False, True):
         inside = network.train(mode)(image)
         assert all(one.isfinite().all() for one in outputs(inside))

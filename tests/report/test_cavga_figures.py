@@ -40,19 +40,20 @@ def values(axes: Axes, line: int) -> list[float]:
 
 @pytest.mark.parametrize("variant", ["R_u", "D_w"])
 def test_every_entry_of_the_journal_is_in_a_chart_of_which_a_sentence_tells(
-    write_cavga: WriteRun, variant: str
+    write_cavga: WriteRun, monkeypatch: pytest.MonkeyPatch, variant: str
 ) -> None:
     run = read_run(write_cavga("run", variant))
-    charts = cavga_figures.training_charts(run)
     keys = set(run.final.journal[0]) - SIDE_ENTRIES
-    known = {line.key for plot in cavga_figures.PLOTS for line in plot.lines}
-    assert keys <= known
-    assert len(charts) == sum(
-        any(line.key in keys for line in plot.lines) for plot in cavga_figures.PLOTS
-    )
-    assert all(chart.says.endswith(".") for chart in charts)
+    plots = [p for p in cavga_figures.PLOTS if any(line.key in keys for line in p.lines)]
+    assert keys <= {line.key for plot in plots for line in plot.lines}
+    assert list(drawn(monkeypatch, run)) == [plot.title for plot in plots]
+    assert all(plot.says.endswith(".") for plot in plots)
+
+
+def test_charts_are_well_formed_and_their_ids_unique(write_cavga: WriteRun) -> None:
+    charts = cavga_figures.training_charts(read_run(write_cavga("run")))
     ids = [found for chart in charts for found in re.findall(r'\bid="([^"]+)"', chart.svg)]
-    assert len(ids) == len(set(ids))
+    assert len(ids) == len(set(ids)) > 0
     for chart in charts:
         ElementTree.fromstring(chart.svg.replace("xlink:href", "href"))
 

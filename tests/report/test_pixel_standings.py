@@ -9,9 +9,10 @@ import pytest
 from scipy import stats
 
 from leanet.files import read_csv, write_csv
-from leanet.report.benchmark import CLAIMED, write_benchmark_report
-from leanet.report.pixel_standings import ALL, claims, pixel_tables, to_markdown
+from leanet.report.benchmark import CLAIMED, notes, warnings, write_benchmark_report
+from leanet.report.pixel_standings import ALL, claims, pixel_notes, pixel_tables, to_markdown
 from leanet.report.results import Benchmark, read_benchmark, read_claims
+from leanet.report.standings import tables
 
 WriteBenchmark = Callable[..., Path]
 FIGURES = ("auroc", "aupro", "threshold_paper", "iou_paper", "image_iou_paper", "oracle_iou")
@@ -64,9 +65,9 @@ def test_a_suite_on_the_own_split_has_a_trial_for_every_seed(
 def test_every_row_with_maps_has_its_figures_and_no_other_row(
     write_benchmark: WriteBenchmark,
 ) -> None:
-    tables = pixel_tables(with_maps(write_benchmark("b", **SUITE)))
-    assert list(tables) == [ALL, "Bottle", "metal_nut"]
-    table = tables["Bottle"]
+    found = pixel_tables(with_maps(write_benchmark("b", **SUITE)))
+    assert list(found) == [ALL, "Bottle", "metal_nut"]
+    table = found["Bottle"]
     assert list(table.columns.values()) == [
         "AUROC", "Mean accuracy", "Pixel AUROC", "AUPRO 0.3", "IoU paper", "Best IoU (oracle)",
         "IoU ceiling"]  # fmt: skip
@@ -106,10 +107,10 @@ def test_what_is_missing_is_said(write_benchmark: WriteBenchmark) -> None:
         **SUITE,
         missing=lambda data, row, seed, _: (data, row, seed) == ("Bottle", "CAVGA-R_w", 1),
     )
-    tables = pixel_tables(with_maps(folder))
-    assert [line.state for line in tables["Bottle"].lines] == ["", "2 of 3 trials"]
-    assert [line.state for line in tables[ALL].lines] == ["", "1 of 2 data sets"]
-    assert "CAVGA-R_w (2 of 3 trials)" in to_markdown(tables["Bottle"])
+    found = pixel_tables(with_maps(folder))
+    assert [line.state for line in found["Bottle"].lines] == ["", "2 of 3 trials"]
+    assert [line.state for line in found[ALL].lines] == ["", "1 of 2 data sets"]
+    assert "CAVGA-R_w (2 of 3 trials)" in to_markdown(found["Bottle"])
 
 
 def test_one_data_set_has_no_table_of_all_and_none_without_maps_has_any(
@@ -131,6 +132,7 @@ def test_claims_stand_beside_ours_by_data_set_and_row(write_benchmark: WriteBenc
     assert {(c.data, c.row, c.claimed) for c in found} == {
         ("Bottle", "CAVGA-R_u", 0.34), ("Bottle", "CAVGA-R_w", 0.39),
         ("metal_nut", "CAVGA-R_u", 0.45), ("metal_nut", "CAVGA-R_w", 0.46)}  # fmt: skip
+    assert {c.ceiling for c in found} == {0.6}
     assert found[0].ours.mean == pytest.approx(np.mean(values("Bottle", "CAVGA-R_u")))
 
 
@@ -169,8 +171,8 @@ def test_claims_are_printed_under_their_heading_and_nowhere_else(
 
 def test_without_the_asking_no_claim_is_printed(write_benchmark: WriteBenchmark) -> None:
     folder = write_benchmark("b", **SUITE | {"published": None})
-    with_maps(folder)
-    assert CLAIMED not in write_benchmark_report(folder).read_text()
+    benchmark = with_maps(folder)
+    assert claims(benchmark, pixel_tables(benchmark)) == []
 
 
 # Page and files
@@ -196,8 +198,22 @@ def test_with_folds_the_differences_are_paired_by_fold_and_seed(
     write_benchmark: WriteBenchmark,
 ) -> None:
     folder = write_benchmark("b", **SUITE | {"options": {"folds": 4}})
-    with_maps(folder, grid=False)
-    page = write_benchmark_report(folder).read_text()
-    assert "paired by fold and seed; over all data sets" in page
-    assert "corrected resampled t test" in page
-    assert "IoU ceiling" not in page
+    benchmark = with_maps(folder, grid=False)
+    found = pixel_tables(benchmark)
+    told = " ".join([*notes(benchmark, tables(benchmark)), *pixel_notes(benchmark, found)])
+    assert "paired by fold and seed; over all data sets" in told
+    assert "corrected resampled t test" in told
+    assert "IoU ceiling" not in found["Bottle"].columns.values()
+
+
+def test_rows_that_were_tested_on_other_images_are_a_warning(
+    write_benchmark: WriteBenchmark,
+) -> None:
+    fewer = lambda data, row, seed, fold, output, column: (  # noqa: E731
+        8.0 if (data, row, column) == ("Bottle", "CAVGA-R_w", "num_anomalous") else None
+    )
+    alike = read_benchmark(write_benchmark("a", **SUITE))
+    unlike = read_benchmark(write_benchmark("b", **SUITE, figure=fewer))
+    assert warnings(tables(alike)) == []
+    (told,) = warnings(tables(unlike))
+    assert told.startswith("Bottle: not all rows were tested on equally many images")

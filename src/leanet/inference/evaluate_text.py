@@ -78,7 +78,7 @@ def _overlap_table(figures: Mapping[str, float]) -> list[str]:
     rows["best (oracle)"] = empty | {"iou": figures["oracle_iou"]}
     if "oracle_iou_grid" in figures:
         side = int(figures["map_grid"])
-        rows[f"ceiling of a {side} x {side} map"] = empty | {"iou": figures["oracle_iou_grid"]}
+        rows[f"ceiling, {side} x {side} map"] = empty | {"iou": figures["oracle_iou_grid"]}
     title = f"overlap on {int(figures['num_anomalous'])} anomalous images"
     return [*_table(title, rows, _OVERLAP_COLUMNS), ""]
 

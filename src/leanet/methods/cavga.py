@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from leanet.data.cache import images_in_unit_range
 from leanet.data.folds import hold_out
 from leanet.data.loader import Part, Source
+from leanet.data.pretraining import leak_remark, leaked
 from leanet.data.scan import relative_name
 from leanet.data.weak import draw_weak
 from leanet.methods.cavga_config import PRESETS, Config
@@ -39,7 +40,7 @@ from leanet.methods.recipe import (
     Trained,
     score_images,
 )
-from leanet.networks.cavga import Cavga, require_side
+from leanet.networks.cavga import Cavga, Inside, require_side
 from leanet.networks.dcgan import Decoder, Discriminator, Encoder
 from leanet.networks.dcgan_weights import load_dcgan
 from leanet.networks.timm_stages import hub_weights
@@ -48,7 +49,7 @@ from leanet.ops.cavga import attention, honest_limits, missing, normalized
 from leanet.ops.maps import PixelHistogram
 from leanet.ops.metrics import Threshold, choose_threshold
 from leanet.progress import say_once
-from leanet.records import ANOMALOUS, NORMAL, Fold, Prediction
+from leanet.records import ANOMALOUS, NORMAL, Fold, Prediction, Sample
 from leanet.runtime import Runtime
 
 __all__ = ["PRESETS", "CavgaDetector", "Config", "build", "train"]
@@ -69,6 +70,7 @@ class CavgaDetector(DetectorModule):
 
     map_unit = "attention"
     map_top = 1.0
+    noise: Tensor
 
     def __init__(self, config: Config, img_size: int, limits: tuple[float, float]) -> None:
         super().__init__()
@@ -77,11 +79,14 @@ class CavgaDetector(DetectorModule):
         self.map_grid = self.network.map_grid
         self.map_thresholds = {"paper": PAPER_MAP_THRESHOLD}
         self.logits = ("classifier",) if config.weak else ()
+        fixed = torch.Generator().manual_seed(0)
+        shape = (config.latent_draws, *self.network.latent_shape)
+        self.register_buffer("noise", torch.randn(shape, generator=fixed), persistent=False)
 
     def forward(self, image: Tensor) -> Prediction:
         """Images [B, 3, S, S] in [0, 1] -> Prediction."""
         inside = self.network(image)
-        error = (image - inside.logits.float().sigmoid()).abs().flatten(1)
+        error = (image - self._rebuilt(inside)).abs().flatten(1)
         score = error.mean(dim=1) if self.config.score == "mean" else error.amax(dim=1)
         parts = {"normalized": normalized(score, *self.limits)}
         if inside.classes is not None:
@@ -113,7 +118,19 @@ class CavgaDetector(DetectorModule):
         covered = attention(inside.attention.float(), self.config.attention_norm)
         names = ("attention_normal", "attention_anomalous") if self.config.weak else ("attention",)
         maps = {name: covered[:, k : k + 1] for k, name in enumerate(names)}
-        return {"reconstruction": inside.logits.float().sigmoid(), **maps}
+        return {"reconstruction": self._rebuilt(inside), **maps}
+
+    def _rebuilt(self, inside: Inside) -> Tensor:
+        """Reconstructions [B, 3, S, S] in [0, 1].
+
+        The decoder has only ever seen noisy latents, and its BatchNorms hold their statistics: fed
+        with mu it misses the contrast. So a few draws are averaged, the same for every image.
+        """
+        if not len(self.noise):
+            return inside.logits.float().sigmoid()
+        sd = (inside.logvar / 2).exp()
+        drawn = [self.network.decode(inside.mu + noise[None] * sd) for noise in self.noise]
+        return torch.stack([logits.float().sigmoid() for logits in drawn]).mean(dim=0)
 
     def _anomaly(self, raw: Tensor) -> Tensor:
         """Raw maps [B, 1 or 2, h, w] -> anomaly map [B, 1, h, w]."""
@@ -168,6 +185,8 @@ def train(
         detector = build(config, data.img_size, {}).to(runtime.device)
         discriminator = Discriminator(config.disc_head)
     remarks = start_weights(config, detector.network, discriminator)
+    if config.dcgan_weights is not None:
+        _tell_leaks(Path(config.dcgan_weights), [data.samples[i] for i in fold.test], remarks)
     if weak:
         names = [relative_name(data.samples[i].path, data.root) for i in weak]
         remarks["weak_images"] = names
@@ -192,15 +211,27 @@ def train(
         say_once(f"{fold.name}: {notice}")
     detector.eval()
     remarks["threshold_in_sample"] = not held and experience is None
-    unseen = held or rest
-    _set_map_threshold(detector, data, unseen)
+    held_out, thresholds = _limit(detector, data, held or rest, experience)
+    return Trained(detector, held_out, len(records), remarks, thresholds)
+
+
+def _limit(
+    detector: CavgaDetector,
+    data: Material,
+    normals: tuple[int, ...],
+    experience: Experience | None,
+) -> tuple[HeldOut, dict[str, Threshold]]:
+    """Set the limits of scores and map by normal images; the scores that they come from, those of
+    cross-validation where there are some, and the working points."""
+    detector.map_thresholds["honest"] = _map_limit(detector, data, normals)
     if experience is not None:
         detector.limits = _limits_of(experience.held_out, data)
-        return Trained(detector, experience.held_out, len(records), remarks)
-    detector.limits = honest_limits(score_images(detector, data.images, unseen)["score"])
-    scores = score_images(detector, data.images, unseen)  # now with these limits
-    thresholds = _thresholds(detector, scores)
-    return Trained(detector, HeldOut(unseen, scores), len(records), remarks, thresholds)
+        return experience.held_out, _thresholds(experience.held_out, data)
+    detector.limits = honest_limits(score_images(detector, data.images, normals)["score"])
+    scores = score_images(detector, data.images, normals)  # now with these limits
+    thresholds = _thresholds(HeldOut(normals, scores), data)
+    thresholds["score"] = Threshold(detector.limits[1], "honest", len(normals), 0)
+    return HeldOut(normals, scores), thresholds
 
 
 def start_weights(config: Config, network: Cavga, discriminator: Discriminator) -> dict[str, Any]:
@@ -227,12 +258,20 @@ def start_weights(config: Config, network: Cavga, discriminator: Discriminator) 
             decoder=network.decoder if isinstance(network.decoder, Decoder) and own else None,
             discriminator=discriminator,
         )
-        remarks["dcgan_weights"] = report._asdict()
+        remarks["dcgan_weights"] = report.text()
     else:
         notices.append(
             "the DC-GAN layers start at random; the paper's know faces (--dcgan_weights RUN)"
         )
     return remarks | {"notices": notices}
+
+
+def _tell_leaks(weights: Path, test: Sequence[Sample], remarks: dict[str, Any]) -> None:
+    """Note how many of the test images the weights have been pretrained on."""
+    if test:
+        remarks["dcgan_leaked"] = leaked(weights, test)
+        if remarks["dcgan_leaked"] != 0:
+            remarks["notices"].append(leak_remark(weights, test))
 
 
 def _split(
@@ -269,7 +308,7 @@ def _source(data: Material, indices: Sequence[int], weak: tuple[int, ...] = ()) 
 
 
 @torch.inference_mode()
-def _set_map_threshold(detector: CavgaDetector, data: Material, normals: Sequence[int]) -> None:
+def _map_limit(detector: CavgaDetector, data: Material, normals: Sequence[int]) -> float:
     """The honest working point: a high quantile of the pixels of normals."""
     pixels = PixelHistogram()
     for start in range(0, len(normals), INFERENCE_BATCH):
@@ -277,7 +316,7 @@ def _set_map_threshold(detector: CavgaDetector, data: Material, normals: Sequenc
         anomaly_map = detector(image).map
         assert anomaly_map is not None
         pixels.add(anomaly_map)
-    detector.map_thresholds["honest"] = pixels.quantile(HONEST_MAP_QUANTILE)
+    return pixels.quantile(HONEST_MAP_QUANTILE)
 
 
 def _limits_of(held_out: HeldOut, data: Material) -> tuple[float, float]:
@@ -285,10 +324,9 @@ def _limits_of(held_out: HeldOut, data: Material) -> tuple[float, float]:
     return honest_limits([score for i, score in pairs if data.labels[i] == NORMAL])
 
 
-def _thresholds(detector: CavgaDetector, scores: dict[str, list[float]]) -> dict[str, Threshold]:
-    """The limits as working points: they are quantiles of normal scores alone."""
-    count = len(scores["score"])
-    chosen = {name: choose_threshold([NORMAL] * count, own) for name, own in scores.items()}
-    chosen["score"] = Threshold(detector.limits[1], "honest", count, 0)
-    chosen["normalized"] = Threshold(0.5, "honest", count, 0)
-    return chosen
+def _thresholds(held_out: HeldOut, data: Material) -> dict[str, Threshold]:
+    """Working points from held-out scores; on the normalized scale it is always 0.5."""
+    labels = [data.labels[i] for i in held_out.indices]
+    chosen = {name: choose_threshold(labels, own) for name, own in held_out.scores.items()}
+    counts = labels.count(NORMAL), labels.count(ANOMALOUS)
+    return {**chosen, "normalized": Threshold(0.5, "honest", *counts)}

@@ -62,6 +62,9 @@ class Config:
     )
     recon_on_anomalous: bool = option(False, "w: reconstruct the anomalous images as well")
     head_hidden: int = option(0, "w: width of a hidden layer of the classifier; 0 = none [P]")
+    latent_draws: int = option(
+        4, "draws of the latent that a test image's reconstruction is the mean of; 0 = from mu"
+    )
     score: Literal["mean", "max"] = option("mean", "how |x - reconstruction| becomes the score")
     disc_head: DiscHead = option(
         "mean_logit", "discriminator: mean over its logits, or an image reduced to 64 px (resize64)"
@@ -93,10 +96,10 @@ class Config:
             raise ValueError(f"weak_fraction {self.weak_fraction}: give a share in (0, 1]")
         if not 0 <= self.val_fraction < 1:
             raise ValueError(f"val_fraction {self.val_fraction}: give a share in [0, 1)")
-        if self.latent_channels < 1 or self.head_hidden < 0:
+        if self.latent_channels < 1 or self.head_hidden < 0 or self.latent_draws < 0:
             raise ValueError(
-                f"latent_channels {self.latent_channels}, head_hidden {self.head_hidden}: give at "
-                "least 1 and 0"
+                f"latent_channels {self.latent_channels}, head_hidden {self.head_hidden}, "
+                f"latent_draws {self.latent_draws}: give at least 1, 0 and 0"
             )
         if self.epochs < 1 or self.min_steps < 0 or self.batch_size < 4:
             raise ValueError(
@@ -157,5 +160,6 @@ _WEIGHTS = ("w_r", "w_adv", "w_ae", "w_c", "w_cga", "kl_weight")
 _WEAK_ONLY = ("w_c", "w_cga", "weak_map", "weak_fraction", "recon_on_anomalous", "head_hidden")
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"pretrained": True},
+    "short": {"w_adv": 0.01, "kl_weight": 0.1, "lr": 5e-4, "epochs": 30, "min_steps": 300},
     "one_class": {"variant": "D_u", "batch_size": 64, "epochs": 30, "min_steps": 0},
 }

@@ -196,9 +196,9 @@ def look(game: Game, players: Players) -> dict[str, float]:
     record: dict[str, float] = {}
     if players.network.path == "closed":
         record["negative_share"] = float(terms.dark_share(players.network.alpha())[0])
-    sums = torch.zeros(2)
+    sums, draw = torch.zeros(2), game.runtime.generator(game.name, "look")
     for indices, batch in game.held.ordered(game.config.batch_size):
-        inside: Inside = players.play[0](batch.image)
+        inside: Inside = players.play[0](batch.image, _look_noise(game, players, batch, draw))
         raw = inside.attention[:, :1].float()
         loss = terms.reconstruction(inside.logits.float(), batch.image, game.config.recon)
         covered = terms.attention(raw, game.config.attention_norm).mean()
@@ -207,6 +207,14 @@ def look(game: Game, players: Players) -> dict[str, float]:
         loss, covered = (sums / len(game.held.indices)).tolist()
         record |= {"val_reconstruction": loss, "val_attention": covered}
     return record
+
+
+def _look_noise(game: Game, players: Players, batch: Batch, draw: torch.Generator) -> Tensor | None:
+    """The same in every epoch, and none where test images are reconstructed without."""
+    if not game.config.latent_draws:
+        return None
+    shape = (len(batch.image), *players.network.latent_shape)
+    return torch.randn(shape, generator=draw).to(batch.image.device)
 
 
 def augmented(config: Config, image: Tensor, draw: torch.Generator) -> Tensor:

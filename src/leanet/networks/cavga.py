@@ -194,7 +194,15 @@ class Cavga(nn.Module):
         """Images [B, 3, S, S] in [0, 1]; z = mu + noise * SD, z = mu without noise.
 
         On the path autograd it makes gradients for itself even where they are switched off.
+
+        Raises:
+            ValueError: the path autograd is to be exported.
         """
+        if self.path == "autograd" and torch.compiler.is_exporting():
+            raise ValueError(
+                "attention that is computed by a backward pass cannot be exported; train with "
+                "--attention_path auto, --attention_layer last and --head_hidden 0"
+            )
         if self.path == "closed" or torch.is_grad_enabled():
             return self._pass(image, noise)
         with torch.inference_mode(False), torch.enable_grad():
@@ -222,6 +230,14 @@ class Cavga(nn.Module):
             return weight
         return weight.reshape(len(weight), -1, self.grid**2).mean(dim=2)
 
+    def decode(self, z: Tensor) -> Tensor:
+        """Latents like mu -> logits [B, 3, S, S] of images."""
+        x = self.entry(z)
+        if self.latent == "flat":
+            x = x.unflatten(1, (CHANNELS, self.grid, self.grid))
+        logits: Tensor = self.decoder(x)
+        return logits if self.kind == "R" else 2 * logits  # sigmoid(2a) = (tanh(a) + 1) / 2
+
     def _pass(self, image: Tensor, noise: Tensor | None) -> Inside:
         previous = self.encoder.early((image - self.mean) / self.sd)
         if self.path == "autograd" and not previous.requires_grad:  # a frozen encoder
@@ -231,7 +247,7 @@ class Cavga(nn.Module):
         mu: Tensor = self.mu(seen)
         logvar: Tensor = self.logvar(seen).clamp(-LOGVAR_LIMIT, LOGVAR_LIMIT)
         z = mu if noise is None else mu + noise * (logvar / 2).exp()
-        logits = self._decode(z)
+        logits = self.decode(z)
         classes = None if self.head is None else self.head(z.flatten(1))
         with torch.autocast(image.device.type, enabled=False):
             if self.path == "closed":
@@ -240,13 +256,6 @@ class Cavga(nn.Module):
             else:
                 raw = self._by_gradient(previous, features, mu, z, classes)
         return Inside(features, mu, logvar, z, logits, classes, raw)
-
-    def _decode(self, z: Tensor) -> Tensor:
-        x = self.entry(z)
-        if self.latent == "flat":
-            x = x.unflatten(1, (CHANNELS, self.grid, self.grid))
-        logits: Tensor = self.decoder(x)
-        return logits if self.kind == "R" else 2 * logits  # sigmoid(2a) = (tanh(a) + 1) / 2
 
     def _by_gradient(
         self, previous: Tensor, features: Tensor, mu: Tensor, z: Tensor, classes: Tensor | None

@@ -188,7 +188,8 @@ def transductive(score: ArrayLike) -> NDArray[np.float64]:
             f"transductive scaling needs two different scores or more and got {what}; evaluate "
             "more images, or leave it"
         )
-    return (scores - scores.min()) / (scores.max() - scores.min())
+    scaled: NDArray[np.float64] = (scores - scores.min()) / (scores.max() - scores.min())
+    return scaled
 
 
 def transductive_metrics(label: ArrayLike, score: ArrayLike) -> dict[str, float]:

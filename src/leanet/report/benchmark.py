@@ -21,7 +21,7 @@ from leanet.report.pixel_standings import (
     pixel_notes,
     pixel_tables,
 )
-from leanet.report.results import CLASSES, Benchmark, read_benchmark
+from leanet.report.results import CLASSES, Benchmark, Trial, read_benchmark
 from leanet.report.standings import COLUMNS, Line, Table, tables
 from leanet.report.standings_charts import beside_published, over_members, over_shares
 from leanet.report.standings_text import (
@@ -129,14 +129,32 @@ def verdict(made: Sequence[Table]) -> str:
 
 
 def warnings(made: Sequence[Table]) -> list[str]:
-    """What is not there."""
-    return [
+    """What is not there, and what is no like with like."""
+    unequal = [
+        f"{table.data}: not all rows were tested on equally many images, so their differences are "
+        "not those of the methods alone. Rows that learn from test images (weak labels) need "
+        "baselines that leave out the same ones."
+        for table in made
+        if _tested_otherwise(table)
+    ]
+    return unequal + [
         f"{table.data}: {table.num_cells - table.num_finished} of {table.num_cells} cells are "
         "missing, unfinished or failed. Lines that lack some say how many they have, and hold "
         "these only; a choice among members needs all of them."
         for table in made
         if table.num_finished < table.num_cells
     ]
+
+
+def _tested_otherwise(table: Table) -> bool:
+    """Whether the rows differ in how many images of a label a trial tested them on."""
+    seen: dict[Trial, set[tuple[float, ...]]] = {}
+    for line in table.main:
+        for trial, figures in line.series.items():
+            counts = tuple(figures.get(name, math.nan) for name in ("num_normal", "num_anomalous"))
+            if not any(map(math.isnan, counts)):
+                seen.setdefault(trial, set()).add(counts)
+    return any(len(counts) > 1 for counts in seen.values())
 
 
 def notes(benchmark: Benchmark, made: Sequence[Table]) -> list[str]:

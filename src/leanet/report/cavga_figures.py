@@ -207,7 +207,7 @@ def _panel(axes: Axes, parts: Sequence[Part], plot: Plot) -> None:
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _limit(axes, plot)
-    if len([line for line in axes.lines if not line.get_label().startswith("_")]) > 1:
+    if len(axes.get_legend_handles_labels()[1]) > 1:
         axes.legend(loc="best", frameon=False, fontsize=7.5, handlelength=1.8)
 
 

@@ -37,6 +37,7 @@ def render_classes(run: Run) -> str:
         facts=_facts(run, summary),
         tiles=_tiles(summary),
         warnings=[*notices(summary), *_about_scores(run)],
+        worth_knowing=details.worth_knowing(run),
         matrix=Markup(class_figures.confusion_chart(summary.counts, summary.classes)),
         confused=summary.confused[:MOST_CONFUSIONS],
         cards=class_cards(run),

@@ -45,13 +45,15 @@ class PixelTable(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """A figure of ours beside the one that is claimed."""
+    """A figure of ours beside the one that is claimed; of an IoU also the ceiling of our grid, nan
+    for other figures or where the detector names no grid."""
 
     data: str
     row: str
     figure: str
     ours: MeanSD
     claimed: float
+    ceiling: float
 
 
 def pixel_tables(benchmark: Benchmark) -> dict[str, PixelTable]:
@@ -86,7 +88,10 @@ def claims(benchmark: Benchmark, tables: Mapping[str, PixelTable]) -> list[Claim
         for line in table.lines if table else ():
             if line.name.removeprefix("CAVGA").strip(" -") == row and figure in line.figures:
                 title = table.columns[figure] if table else figure
-                found.append(Claim(names[data], line.name, title, line.figures[figure], claimed))
+                known = line.figures.get(CEILING) if figure == IOU else None
+                ceiling = math.nan if known is None else known.mean
+                ours = line.figures[figure]
+                found.append(Claim(names[data], line.name, title, ours, claimed, ceiling))
     return found
 
 
@@ -130,8 +135,12 @@ def to_markdown(table: PixelTable) -> str:
 
 def claims_markdown(found: Sequence[Claim]) -> str:
     """The claims in Markdown."""
-    rows = [[c.data, c.row, c.figure, spread(c.ours), number(c.claimed)] for c in found]
-    return markdown_table(["data set", "row", "figure", "ours", "claimed, unverified"], rows)
+    head = ["data set", "row", "figure", "ours", "ceiling of ours", "claimed, unverified"]
+    rows = [
+        [c.data, c.row, c.figure, spread(c.ours), number(c.ceiling), number(c.claimed)]
+        for c in found
+    ]
+    return markdown_table(head, rows)
 
 
 def difference_text(found: PairedDifference) -> str:
