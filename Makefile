@@ -1,6 +1,7 @@
 # One command for each thing that people and the CI do. `make help` lists them.
 PYTHON ?= python3
 VENV ?= .venv
+WORKERS ?= 2
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
@@ -21,8 +22,8 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## LEA-Net against the plain classifier on generated pictures, with a report
 	$(BIN)/leanet demo --out runs/demo --overwrite
 
-test: $(READY) ## all tests but the slow ones
-	$(BIN)/python -m pytest -m "not slow"
+test: $(READY) ## all tests but the slow ones, WORKERS files at a time
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile
 
 test-slow: $(READY) ## the slow tests
 	$(BIN)/python -m pytest -m slow
