@@ -14,23 +14,19 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import yaml
-
-from leanet.config import to_dict, to_yaml
 from leanet.data.class_list import class_of
 from leanet.data.folds import write_folds_csv
 from leanet.data.scan import write_samples_csv
-from leanet.files import read_csv, read_json, sweep, write_csv, write_json, write_text
+from leanet.files import read_csv, read_json, write_csv, write_json
 from leanet.methods import catalog
 from leanet.methods.recipe import Experience, HeldOut, Material, Scores
 from leanet.prepare import FINAL, Found, Options, Tell, decode_samples, find_samples, folds_of
 from leanet.records import ANOMALOUS, NORMAL, Fold
+from leanet.run_folder import Earlier, open_run
 from leanet.runtime import Runtime, environment, make_runtime
 from leanet.trial import METRICS, Bench, pixel_columns, run_trial
-
-Earlier = Literal["refuse", "resume", "overwrite"]
 
 
 def fit(
@@ -59,7 +55,7 @@ def fit(
         classes=getattr(config, "classes", "two"),
         weak=getattr(config, "weak_split", None),
     )
-    _open_run(out, method, data, options, config, earlier)
+    open_run(out, method, data, (options, config), earlier)
     material = decode_samples(found, options, out, runtime, tell)
     folds = folds_of(material.samples, options, by_kind=bool(material.classes))
     write_json(out / "environment.json", environment(runtime))
@@ -139,48 +135,6 @@ def _conclude(method: str, material: Material, folds: Sequence[Fold]) -> None:
     }
     write_json(out / "card.json", card)
     shutil.rmtree(out / "cache", ignore_errors=True)
-
-
-def _open_run(
-    out: Path,
-    method: str,
-    data: Path,
-    options: Options,
-    config: Any,
-    earlier: Earlier,
-) -> None:
-    """Create the run folder, or check that the one that is there may be used."""
-    effective = {
-        "method": method,
-        "data": str(data),
-        **to_dict(options),
-        **to_dict(config),
-    }
-    file = out / "config.yaml"
-    if file.exists() and earlier != "overwrite":
-        if earlier == "refuse":
-            raise ValueError(
-                f"{out} holds an earlier run; use --resume to go on with it, --overwrite to start "
-                "anew, or another --out"
-            )
-        _require_equal(yaml.safe_load(file.read_text(encoding="utf-8")), effective, out)
-        sweep(out)
-        return
-    if out.exists() and any(out.iterdir()):
-        if not file.exists():
-            raise ValueError(f"{out} exists and is no run folder of leanet; give another --out")
-        shutil.rmtree(out)
-    text = f"# leanet fit {method}\nmethod: {method}\ndata: {data}\n"
-    write_text(file, text + to_yaml(options) + to_yaml(config))
-
-
-def _require_equal(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
-    differing = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-    if differing:
-        listed = "; ".join(f"{key} {before.get(key)!r} -> {now.get(key)!r}" for key in differing)
-        raise ValueError(
-            f"{out} was begun with other options ({listed}); --resume needs the same ones"
-        )
 
 
 def _summary(

@@ -16,7 +16,7 @@ ROWS = (
     ("data", "networks"),
     ("inference", "report", "training"),
     ("methods",),
-    ("prepare",),
+    ("prepare", "run_folder"),
     ("trial",),
     ("fit", "generation"),
     ("benchmark", "programs"),

@@ -94,7 +94,7 @@ def test_only_some_classes(shapes: Path, tmp_path: Path, quick_gan: Make) -> Non
     ("earlier", "options", "message"),
     [
         ("refuse", {}, "holds an earlier run"),
-        ("resume", {"lr": 1e-3}, "another lr"),
+        ("resume", {"lr": 1e-3}, "lr 0.0002 -> 0.001"),
     ],
 )
 def test_an_earlier_run_is_not_spoiled(

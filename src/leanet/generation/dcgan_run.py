@@ -14,21 +14,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import yaml
 from torch import Tensor
 
-from leanet.config import option, to_dict, to_yaml
+from leanet.config import option
 from leanet.data.cache import Cache, UnreadableImagesError, cache_images
 from leanet.data.generated import generated_folder
 from leanet.data.images import write_image
 from leanet.data.pretraining import Pool, find_images, read_square, write_seen
-from leanet.files import sweep, write_json, write_text
+from leanet.files import write_json
 from leanet.generation.draw import to_bytes
 from leanet.generation.sheets import contact_sheet
 from leanet.methods.dcgan import Config, Trained, save_dcgan, train
 from leanet.methods.dcgan_monitor import LEAST_DIVERSITY
 from leanet.networks.dcgan import SIDE
 from leanet.prepare import Tell
+from leanet.run_folder import open_run
 from leanet.runtime import Runtime, environment, make_runtime
 from leanet.training.checkpoint import WEIGHTS
 from leanet.training.loop import forget
@@ -73,7 +73,7 @@ def fit_dcgan(
     runtime = make_runtime(options.device, options.precision, options.seed)
     pool = find_images(data)
     _refuse_generated(pool.paths)
-    _open_run(out, data, options, config, earlier)
+    open_run(out, "dcgan", data, (options, config), earlier)
     if (out / CARD).exists():
         tell(f"{out}: finished before")
         return out
@@ -151,29 +151,3 @@ def _card(trained: Trained, num_images: int, seconds: float) -> dict[str, object
         "last": last,
         "seconds": round(seconds, 1),
     }
-
-
-def _open_run(out: Path, data: Path, options: DcganOptions, config: Config, earlier: str) -> None:
-    """Create the run folder, or check that the one that is there may be used."""
-    effective = {"method": "dcgan", "data": str(data), **to_dict(options), **to_dict(config)}
-    file = out / "config.yaml"
-    if file.exists() and earlier == "resume":
-        before = yaml.safe_load(file.read_text(encoding="utf-8"))
-        changed = [k for k in {**before, **effective} if before.get(k) != effective.get(k)]
-        if changed:
-            raise ValueError(
-                f"{out} was begun with another {', '.join(changed)}; --resume needs the same"
-            )
-        sweep(out)
-        return
-    if file.exists() and earlier == "refuse":
-        raise ValueError(
-            f"{out} holds an earlier run; use --resume to go on with it, --overwrite to start "
-            "anew, or another --out"
-        )
-    if out.exists() and any(out.iterdir()):
-        if not file.exists():
-            raise ValueError(f"{out} exists and is no run folder of leanet; give another --out")
-        shutil.rmtree(out)
-    text = f"# leanet fit dcgan\nmethod: dcgan\ndata: {data}\n"
-    write_text(file, text + to_yaml(options) + to_yaml(config))

@@ -17,15 +17,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import yaml
 
-from leanet.config import nearest, option, to_dict, to_yaml
+from leanet.config import nearest, option
 from leanet.data.class_list import Classes, class_of
 from leanet.data.folds import hold_out, write_folds_csv
 from leanet.data.generated import GENERATOR_JSON, refuse_generated, sha256_of
 from leanet.data.images import write_image
 from leanet.data.scan import natural_key, relative_name, scan, write_samples_csv
-from leanet.files import sweep, write_json, write_text
+from leanet.files import write_json
 from leanet.generation.draw import draw_images
 from leanet.generation.sheets import contact_sheet
 from leanet.methods.gan import Config, Trained, save_generator, train
@@ -34,6 +33,7 @@ from leanet.methods.recipe import Material
 from leanet.networks.gan import grids
 from leanet.prepare import Found, Options, Tell, decode_samples, find_samples, folds_of
 from leanet.records import NORMAL, Fold, Sample
+from leanet.run_folder import open_run
 from leanet.runtime import Runtime, environment, make_runtime
 from leanet.training.checkpoint import WEIGHTS
 from leanet.training.loop import forget
@@ -89,7 +89,7 @@ def fit_gan(
     grids(options.img_size)  # refuses sides that do not work before any work is done
     runtime = make_runtime(options.device, options.precision, options.seed)
     found, prepared = find_split(data, options)
-    _open_run(out, data, options, config, earlier)
+    open_run(out, "gan", data, (options, config), earlier)
     material = decode_samples(found, prepared, out, runtime, tell)
     folds = folds_of(material.samples, prepared)
     refuse_generated(material.samples)
@@ -226,29 +226,3 @@ def _line(fold: Fold, trained: Trained, outcome: dict[str, Any]) -> str:
         + f", diversity {last['diversity']:.2f}"
     )
     return text + (f"; stopped early: {trained.stopped}" if trained.stopped else "")
-
-
-def _open_run(out: Path, data: Path, options: GanOptions, config: Config, earlier: str) -> None:
-    """Create the run folder, or check that the one that is there may be used."""
-    effective = {"method": "gan", "data": str(data), **to_dict(options), **to_dict(config)}
-    file = out / "config.yaml"
-    if file.exists() and earlier == "resume":
-        before = yaml.safe_load(file.read_text(encoding="utf-8"))
-        changed = [k for k in {**before, **effective} if before.get(k) != effective.get(k)]
-        if changed:
-            raise ValueError(
-                f"{out} was begun with another {', '.join(changed)}; --resume needs the same"
-            )
-        sweep(out)
-        return
-    if file.exists() and earlier == "refuse":
-        raise ValueError(
-            f"{out} holds an earlier run; use --resume to go on with it, --overwrite to start "
-            "anew, or another --out"
-        )
-    if out.exists() and any(out.iterdir()):
-        if not file.exists():
-            raise ValueError(f"{out} exists and is no run folder of leanet; give another --out")
-        shutil.rmtree(out)
-    text = f"# leanet fit gan\nmethod: gan\ndata: {data}\n"
-    write_text(file, text + to_yaml(options) + to_yaml(config))
