@@ -107,6 +107,17 @@ def test_a_reconstruction_is_the_mean_of_draws_that_all_images_share(latent: Any
     assert torch.equal(detector.noise, untrained(latent=latent, latent_draws=3).noise)
 
 
+@pytest.mark.parametrize("variant", ["D_u", "D_w"])
+def test_the_map_may_be_the_error_of_the_reconstruction_instead(variant: Any) -> None:
+    detector = untrained(variant, anomaly_map="error")
+    with torch.no_grad():
+        prediction, shown = detector(images()), detector.explain(images())
+    error = (images() - shown["reconstruction"]).abs().mean(dim=1, keepdim=True)
+    torch.testing.assert_close(prediction.map, error)
+    torch.testing.assert_close(prediction.score, error.mean(dim=(1, 2, 3)))
+    assert (detector.map_unit, detector.map_grid, detector.map_thresholds) == ("L1", None, {})
+
+
 @pytest.mark.parametrize("latent", ["conv", "flat"])
 def test_the_map_is_what_attention_lacks_enlarged_to_the_image(latent: Any) -> None:
     detector = untrained(latent=latent)

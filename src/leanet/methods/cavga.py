@@ -62,13 +62,13 @@ HUB_ENCODER = "resnet18.tv_in1k"
 
 class CavgaDetector(DetectorModule):
     """Detector: score [B] = |image - reconstruction|; map [B, 1, S, S] in [0, 1]: what attention
-    lacks (u), or the attention of the anomalous class (w).
+    lacks (u), or the attention of the anomalous class (w), or, with `anomaly_map` error, that
+    difference pixel by pixel.
 
     parts: `normalized`, the score on a scale on which 0.5 is the 0.99 quantile of held-out normals;
     of the weak variants `classifier`, the logit of anomalous.
     """
 
-    map_unit = "attention"
     map_top = 1.0
     noise: Tensor
 
@@ -76,8 +76,11 @@ class CavgaDetector(DetectorModule):
         super().__init__()
         self.config, self.img_size, self.limits = config, img_size, limits
         self.network: Cavga = build_network(config, img_size)
-        self.map_grid = self.network.map_grid
-        self.map_thresholds = {"paper": PAPER_MAP_THRESHOLD}
+        if config.anomaly_map == "attention":
+            self.map_unit, self.map_grid = "attention", self.network.map_grid
+            self.map_thresholds = {"paper": PAPER_MAP_THRESHOLD}
+        else:
+            self.map_unit, self.map_thresholds = "L1", {}
         self.logits = ("classifier",) if config.weak else ()
         fixed = torch.Generator().manual_seed(0)
         shape = (config.latent_draws, *self.network.latent_shape)
@@ -86,11 +89,14 @@ class CavgaDetector(DetectorModule):
     def forward(self, image: Tensor) -> Prediction:
         """Images [B, 3, S, S] in [0, 1] -> Prediction."""
         inside = self.network(image)
-        error = (image - self._rebuilt(inside)).abs().flatten(1)
-        score = error.mean(dim=1) if self.config.score == "mean" else error.amax(dim=1)
+        error = (image - self._rebuilt(inside)).abs()
+        each = error.flatten(1)
+        score = each.mean(dim=1) if self.config.score == "mean" else each.amax(dim=1)
         parts = {"normalized": normalized(score, *self.limits)}
         if inside.classes is not None:
             parts["classifier"] = inside.classes[:, 1].float() - inside.classes[:, 0].float()
+        if self.config.anomaly_map == "error":
+            return Prediction(score, error.mean(dim=1, keepdim=True), parts=parts)
         grid = self._anomaly(inside.attention.float())
         size = (self.img_size, self.img_size)
         anomaly_map = F.interpolate(grid, size, mode="bilinear", align_corners=False)

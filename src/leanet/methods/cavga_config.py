@@ -52,6 +52,9 @@ class Config:
     adv_mode: Literal["nonsaturating", "saturating"] = option(
         "nonsaturating", "form of the generator's adversarial loss"
     )
+    anomaly_map: Literal["attention", "error"] = option(
+        "attention", "map: from the attention [P], or |x - reconstruction| pixel by pixel"
+    )
     weak_map: Literal["ca", "one_minus_cn"] = option(
         "ca", "w: map = attention of the anomalous class, or what that of the normal one lacks"
     )
@@ -143,6 +146,7 @@ class Config:
     def _refuse_idle(self) -> None:
         """Options that this variant has no use for must stand at their defaults."""
         idle = {"w_ae", "weak_test_split"} if self.weak else set(_WEAK_ONLY)
+        idle |= {"weak_map"} if self.anomaly_map == "error" else set()
         if not self.weak and self.weak_test_split:
             idle -= {"weak_fraction"}
         if self.kind == "D":
