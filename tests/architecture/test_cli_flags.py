@@ -41,8 +41,8 @@ FLAGS = {
     + """
     adv_mode anomaly_map attention_layer attention_norm attention_path dcgan_weights disc_head flip
     head_hidden kl_reduction kl_weight latent latent_channels latent_draws lr_disc min_steps
-    pretrained recon recon_on_anomalous rotate90 score stem_pool variant w_adv w_ae w_c w_cga w_r weak_fraction
-    weak_map weak_test_split weights
+    pretrained recon recon_on_anomalous rotate90 score stem_pool variant w_adv w_ae w_c w_cga w_r
+    weak_fraction weak_map weak_test_split weights
     """,
     "fit classifier": EVERY_METHOD
     + SUPERVISED
