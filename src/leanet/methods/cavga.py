@@ -212,7 +212,7 @@ def train(
         norm=config.attention_norm,
         majority=1 - max(1, round(WEAK_SHARE * config.batch_size)) / config.batch_size,
     )
-    remarks["notices"] = [*remarks.get("notices", ()), *health]
+    remarks["notices"] += health
     for notice in remarks["notices"]:
         say_once(f"{fold.name}: {notice}")
     detector.eval()
@@ -233,8 +233,9 @@ def _limit(
     if experience is not None:
         detector.limits = _limits_of(experience.held_out, data)
         return experience.held_out, _thresholds(experience.held_out, data)
-    detector.limits = honest_limits(score_images(detector, data.images, normals)["score"])
-    scores = score_images(detector, data.images, normals)  # now with these limits
+    scores = score_images(detector, data.images, normals)
+    detector.limits = honest_limits(scores["score"])
+    scores["normalized"] = normalized(torch.tensor(scores["score"]), *detector.limits).tolist()
     thresholds = _thresholds(HeldOut(normals, scores), data)
     thresholds["score"] = Threshold(detector.limits[1], "honest", len(normals), 0)
     return HeldOut(normals, scores), thresholds

@@ -9,7 +9,7 @@ from typing import Any
 from leanet.config import UsageError
 from leanet.verbs.fit_dcgan import fit_dcgan
 from leanet.verbs.fit_gan import fit_gan
-from leanet.verbs.words import config_first, make_parser
+from leanet.verbs.words import config_first, fit_parser
 
 GENERATORS = {"gan": fit_gan, "dcgan": fit_dcgan}
 
@@ -30,17 +30,9 @@ def fit(argv: list[str]) -> None:
 
     method = argv[0]
     recipe = catalog.find(method)
-    parser = make_parser(f"fit {method}", f"train {method}", Options, recipe.config)
-    parser.add_argument("folder", nargs="?", metavar="data", help="folder or CSV file")
-    parser.add_argument("--out", default=None, help="run folder (default: runs/DATA-METHOD)")
-    parser.add_argument("--preset", default=None, help=f"one of: {', '.join(recipe.presets)}")
-    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier run")
-    parser.add_argument("--config", action="config", help="YAML file with any of these options")
+    parser = fit_parser(method, f"train {method}", recipe.presets, Options, recipe.config)
     preset = api.preset_values(method, _value_of("--preset", argv))
     parser.set_defaults(flat(preset))
-    parser.add_argument("--method", default=method, help="as in a run's config.yaml")
-    parser.add_argument("--data", default=None, help="as in a run's config.yaml")
     words = [_own_name(word) for word in argv[1:] if word != "--print_config"]
     given = parser.parse_args(config_first(words))
     _check_file(given, method, argv)

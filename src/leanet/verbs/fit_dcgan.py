@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from leanet.config import UsageError
-from leanet.verbs.words import config_first, make_parser
+from leanet.verbs.words import config_first, fit_parser
 
 
 def fit_dcgan(argv: list[str]) -> None:
@@ -18,7 +17,9 @@ def fit_dcgan(argv: list[str]) -> None:
     from leanet.methods.dcgan import PRESETS, Config
 
     words = config_first([word for word in argv if word != "--print_config"])
-    parser = _parser(DcganOptions, Config, ", ".join(PRESETS))
+    parser = fit_parser(
+        "dcgan", "pretrain a DC-GAN for CAVGA to start from", PRESETS, DcganOptions, Config
+    )
     preset = parser.parse_args(words).preset
     if preset is not None:
         if preset not in PRESETS:
@@ -41,18 +42,3 @@ def fit_dcgan(argv: list[str]) -> None:
     run = dcgan_run.fit_dcgan(data, out, options, config, earlier=earlier)
     then = f"leanet fit cavga DATA --variant D_u --dcgan_weights {run}"
     print(f"\nlook at {run / 'sheet.png'}, then: {then}")
-
-
-def _parser(options: type[Any], config: type[Any], presets: str) -> Any:
-    parser = make_parser("fit dcgan", "pretrain a DC-GAN for CAVGA to start from", options, config)
-    parser.add_argument(
-        "folder", nargs="?", metavar="data", help="folder with images, flat or nested, or CSV file"
-    )
-    parser.add_argument("--out", default=None, help="run folder (default: runs/DATA-dcgan)")
-    parser.add_argument("--preset", default=None, help=f"one of: {presets}")
-    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier run")
-    parser.add_argument("--config", action="config", help="YAML file with any of these options")
-    parser.add_argument("--method", default="dcgan", help="as in a run's config.yaml")
-    parser.add_argument("--data", default=None, help="as in a run's config.yaml")
-    return parser

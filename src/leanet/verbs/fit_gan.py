@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from leanet.config import UsageError
-from leanet.verbs.words import config_first, make_parser
+from leanet.verbs.words import config_first, fit_parser
 
 
 def fit_gan(argv: list[str]) -> None:
@@ -18,7 +17,7 @@ def fit_gan(argv: list[str]) -> None:
     from leanet.methods.gan import PRESETS, Config
 
     words = config_first([word for word in argv if word != "--print_config"])
-    parser = _parser(GanOptions, Config, ", ".join(PRESETS))
+    parser = fit_parser("gan", "train a generator of images", PRESETS, GanOptions, Config)
     preset = parser.parse_args(words).preset
     if preset is not None:
         if preset not in PRESETS:
@@ -40,16 +39,3 @@ def fit_gan(argv: list[str]) -> None:
     earlier = on_earlier(resume=given.resume, overwrite=given.overwrite)
     run = gan_run.fit_gan(data, out, options, config, earlier=earlier)
     print(f"\nlook at {run / 'final' / 'sheet.png'}, then: leanet generate {run} --out FOLDER")
-
-
-def _parser(options: type[Any], config: type[Any], presets: str) -> Any:
-    parser = make_parser("fit gan", "train a generator of images", options, config)
-    parser.add_argument("folder", nargs="?", metavar="data", help="folder or CSV file")
-    parser.add_argument("--out", default=None, help="run folder (default: runs/DATA-gan)")
-    parser.add_argument("--preset", default=None, help=f"one of: {presets}")
-    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier run")
-    parser.add_argument("--config", action="config", help="YAML file with any of these options")
-    parser.add_argument("--method", default="gan", help="as in a run's config.yaml")
-    parser.add_argument("--data", default=None, help="as in a run's config.yaml")
-    return parser

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 HELP = {
@@ -27,6 +27,22 @@ def make_parser(verb: str, text: str, *configs: type[Any]) -> Any:
     from leanet import config
 
     return config.make_parser(*configs, prog=f"leanet {verb}", description=text)
+
+
+def fit_parser(
+    method: str, text: str, presets: Iterable[str], options: type[Any], config: type[Any]
+) -> Any:
+    """A parser of `fit METHOD`: where data and run are, what becomes of an earlier run, presets."""
+    parser = make_parser(f"fit {method}", text, options, config)
+    parser.add_argument("folder", nargs="?", metavar="data", help="folder or CSV file")
+    parser.add_argument("--out", default=None, help=f"run folder (default: runs/DATA-{method})")
+    parser.add_argument("--preset", default=None, help=f"one of: {', '.join(presets)}")
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier run")
+    parser.add_argument("--config", action="config", help="YAML file with any of these options")
+    parser.add_argument("--method", default=method, help="as in a run's config.yaml")
+    parser.add_argument("--data", default=None, help="as in a run's config.yaml")
+    return parser
 
 
 def add_device(options: Any) -> None:
