@@ -90,8 +90,9 @@ def fit(
         ValueError: an unknown option, data that cannot be used, an earlier run in `out`.
     """
     recipe = catalog.find(method)
+    options = merged({**recipe.run_defaults, **preset_values(method, preset)}, options)
     own = {key: options.pop(key) for key in list(options) if key in _fields(Options)}
-    config = from_dict(recipe.config, merged(preset_values(method, preset), options))
+    config = from_dict(recipe.config, options)
     folder = Path(out) if out is not None else default_run(method, Path(data))
     run = fit_run(
         method,

@@ -12,7 +12,7 @@ is held out for that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -74,6 +74,7 @@ class DetectorModule(nn.Module):
     map_top: float | None = None  # where the color scale of heat maps ends, in that unit
     map_thresholds: dict[str, float] = {}  # named working points of the map  # noqa: RUF012
     map_grid: int | None = None  # side of the grid that the map was enlarged from
+    map_border: int = 0  # px at each side of the image that the map does not cover; it is 0 there
     classes: tuple[str, ...] = ()  # that it tells apart; () = normal and anomalous
     normal: int | None = None  # the normal one of `classes`; without it the score is always 0
 
@@ -138,13 +139,15 @@ class Train(Protocol):
 
 
 class Method(NamedTuple):
-    """A recipe: its options, their presets, and its two functions."""
+    """A recipe: its options, their presets, its two functions, and the options of a run that have
+    another default for it (such as img_size)."""
 
     config: type[Any]
     presets: dict[str, dict[str, Any]]
     train: Train
     build: Callable[[Any, int, dict[str, Any]], DetectorModule]
     needs_anomalous: bool
+    run_defaults: Mapping[str, Any] = {}
 
 
 def score_images(detector: nn.Module, images: Cache, indices: Sequence[int]) -> Scores:

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 MapReduction = Literal["mean", "max", "p95", "p99", "top1"]
+Border = Literal["mirror", "reflect"]
 
 # float32 numbers >= 0 sort like their bit patterns. Dropping the 11 lowest bits leaves 2^20 bins,
 # each 2^-12 of its value wide: a histogram over the whole range of float32 in 8 MiB.
@@ -34,9 +35,13 @@ class MapScale(NamedTuple):
     headroom: float  # h, the multiple of s that saturates
 
 
-def blur(anomaly_map: Tensor, sigma: float, *, truncate: float = 4.0) -> Tensor:
-    """Gaussian blur of maps [B, C, H, W] with SD `sigma` in pixels, kernel cut at `truncate` SDs,
-    mirrored at the border without repeating the border pixel (mode "mirror" of SciPy).
+def blur(
+    anomaly_map: Tensor, sigma: float, *, truncate: float = 4.0, border: Border = "mirror"
+) -> Tensor:
+    """Gaussian blur of maps [B, C, H, W] with SD `sigma` in pixels, kernel cut at `truncate` SDs.
+
+    At the border the map is mirrored, without repeating the border pixel ("mirror") or with it
+    ("reflect"); both words are SciPy's.
 
     Sigma 0 gives the map back. It is a matrix product, so inside autocast it has the precision of
     autocast. Raises ValueError for a negative sigma.
@@ -46,7 +51,9 @@ def blur(anomaly_map: Tensor, sigma: float, *, truncate: float = 4.0) -> Tensor:
     radius = int(truncate * sigma + 0.5)
     if radius == 0:
         return anomaly_map
-    rows, columns = (_blur_matrix(n, sigma, radius).to(anomaly_map) for n in anomaly_map.shape[-2:])
+    rows, columns = (
+        _blur_matrix(n, sigma, radius, border).to(anomaly_map) for n in anomaly_map.shape[-2:]
+    )
     return rows @ anomaly_map @ columns.T
 
 
@@ -161,14 +168,17 @@ def _upper_quantile(pixels: Tensor, q: float) -> Tensor:
     return below + (position - lower) * (above - below)
 
 
-def _blur_matrix(size: int, sigma: float, radius: int) -> Tensor:
+def _blur_matrix(size: int, sigma: float, radius: int, border: Border) -> Tensor:
     """Weights [out, in] of a blur along an axis of `size` pixels: on a CPU two small matrix
     products are several times faster than convolving one channel."""
     offset = torch.arange(-radius, radius + 1, dtype=torch.float64)
     kernel = torch.exp(-0.5 * (offset / sigma) ** 2)
-    period = max(2 * (size - 1), 1)
-    index = torch.arange(-radius, size + radius).abs() % period
-    mirrored = torch.minimum(index, period - index)  # 2 1 [0 1 2 3] 2 1, however wide
+    index = torch.arange(-radius, size + radius)
+    if border == "mirror":  # 2 1 [0 1 2 3] 2 1, however wide
+        period = max(2 * (size - 1), 1)
+        mirrored = torch.minimum(index % period, -index % period)
+    else:  # 1 0 [0 1 2 3] 3 2
+        mirrored = torch.minimum(index % (2 * size), (-1 - index) % (2 * size))
     source = mirrored.unfold(0, kernel.numel(), 1)  # [out, tap] -> the pixel under that tap
     taps = (kernel / kernel.sum()).expand(size, -1)
     return torch.zeros(size, size, dtype=torch.float64).scatter_add(1, source, taps)

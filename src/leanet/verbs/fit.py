@@ -32,7 +32,7 @@ def fit(argv: list[str]) -> None:
     recipe = catalog.find(method)
     parser = fit_parser(method, f"train {method}", recipe.presets, Options, recipe.config)
     preset = api.preset_values(method, _value_of("--preset", argv))
-    parser.set_defaults(flat(preset))
+    parser.set_defaults(flat({**recipe.run_defaults, **preset}))
     words = [_own_name(word) for word in argv[1:] if word != "--print_config"]
     given = parser.parse_args(config_first(words))
     _check_file(given, method, argv)
