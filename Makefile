@@ -41,6 +41,8 @@ bench: $(READY) ## speed, as ratios measured side by side
 	$(BIN)/python benchmarks/color.py
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/cavga.py
+	$(BIN)/python benchmarks/topk.py
+	$(BIN)/python benchmarks/coreset.py
 	$(BIN)/python benchmarks/startup.py
 
 clean: ## remove the environment and caches

@@ -19,6 +19,7 @@ from leanet.files import read_csv, read_json
 from leanet.fit import fit
 from leanet.methods.cavga_config import Config
 from leanet.prepare import Options
+from leanet.presets import preset_values
 
 QUICK: dict[str, Any] = {
     "img_size": 32,
@@ -175,8 +176,19 @@ def test_a_preset_is_a_start_and_options_win(toy: Path, tmp_path: Path) -> None:
     assert (kept["base"], kept["epochs"], kept["lr_schedule"]) == (2, 1, "constant")
 
 
+def test_options_and_data_may_come_from_a_file(toy: Path, tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(f"method: colorizer\ndata: {tmp_path / 'nowhere'}\nloss: huber\n")
+    with pytest.raises(ValueError, match="huber"):
+        api.fit("colorizer", toy, tmp_path / "run", config=file, tell=quiet)
+    with pytest.raises(ValueError, match="nowhere does not exist"):
+        api.fit("colorizer", config=file, tell=quiet, loss="mse")
+    with pytest.raises(ValueError, match="which data"):
+        api.fit("colorizer")
+
+
 def test_nested_options_are_dictionaries(toy: Path) -> None:
-    values = api.preset_values("leanet", "paper")
+    values = preset_values("leanet", "paper")
     assert values["map_model"]["base"] == 64
     with pytest.raises(ValueError, match="epochs"):
         api.fit("leanet", toy, map_model={"epoch": 3}, tell=quiet)

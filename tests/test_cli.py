@@ -264,6 +264,14 @@ def effective(call: Call, *words: Any) -> dict[str, object]:
     return loaded
 
 
+def test_a_method_has_defaults_of_its_own_for_a_run_and_its_own_backbone(call: Call) -> None:
+    words = ("fit", "adfa", "--print_config", "--backbone=resnet18")
+    loaded = yaml.safe_load(printed(call, *words))
+    assert (loaded["img_size"], loaded["backbone"]) == (256, "resnet18")
+    again = yaml.safe_load(printed(call, *words, "--img_size", "64", "--preset", "tnvision"))
+    assert (again["img_size"], again["backbone"], again["topk"]) == (64, "resnet18", "hard")
+
+
 def test_dashes_are_underscores(call: Call) -> None:
     first = effective(call, "leanet", "--img-size=64", "--map-model.batch-size", "5")
     assert first == effective(call, "leanet", "--img_size=64", "--map_model.batch_size", "5")

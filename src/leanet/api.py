@@ -33,10 +33,12 @@ from leanet.methods.given_maps import give_maps
 from leanet.methods.recipe import DetectorModule
 from leanet.methods.store import load_detector
 from leanet.prepare import FINAL, Options
+from leanet.presets import describe_options, read_start
 from leanet.progress import Progress, say_once
 from leanet.records import Sample
 from leanet.report import page
 from leanet.report.benchmark import write_benchmark_report
+from leanet.report.category_text import write_category_tables
 from leanet.report.compare import Comparison
 from leanet.report.compare_page import write_comparison
 from leanet.runtime import make_runtime
@@ -70,11 +72,12 @@ def unpack(
     )
 
 
-def fit(
+def fit(  # noqa: PLR0913 - the options of a verb, by name
     method: str,
-    data: PathLike,
+    data: PathLike | None = None,
     out: PathLike | None = None,
     *,
+    config: PathLike | None = None,
     resume: bool = False,
     overwrite: bool = False,
     preset: str | None = None,
@@ -84,22 +87,25 @@ def fit(
     """Train a method on a data set and return the run folder, with its report.
 
     `options` are those of `fit.Options` and of the method's `Config`, by name; nested ones as
-    dictionaries (`map_model={"epochs": 50}`). `preset` gives the defaults another start.
+    dictionaries (`map_model={"epochs": 50}`). `preset` gives the defaults another start, and
+    `config`, a YAML file, options below these, and the data where none are given.
 
     Raises:
         ValueError: an unknown option, data that cannot be used, an earlier run in `out`.
     """
     recipe = catalog.find(method)
-    options = merged({**recipe.run_defaults, **preset_values(method, preset)}, options)
+    options = merged({**recipe.run_defaults, **read_start(method, config, preset, tell)}, options)
+    place = options.pop("data", None) if data is None else data
+    if place is None:
+        raise ValueError("which data? give their folder")
     own = {key: options.pop(key) for key in list(options) if key in _fields(Options)}
-    config = from_dict(recipe.config, options)
-    folder = Path(out) if out is not None else default_run(method, Path(data))
+    options.pop("data", None)
     run = fit_run(
         method,
-        Path(data),
-        folder,
+        Path(place),
+        Path(out) if out is not None else default_run(method, Path(place)),
         from_dict(Options, own),
-        config,
+        from_dict(recipe.config, options),
         earlier=on_earlier(resume=resume, overwrite=overwrite),
         tell=tell,
     )
@@ -271,6 +277,17 @@ def report(run: PathLike, *, baseline: PathLike | None = None) -> Path:
     return page.write_report(Path(run), baseline=None if baseline is None else Path(baseline))
 
 
+def report_tables(runs: Iterable[PathLike], out: PathLike) -> Path:
+    """Write tables of runs on many data sets into `out`, rows by method, preset and backbone,
+    columns by data set, published figures below; returns the Markdown file. See
+    `leanet.report.category_tables`.
+
+    Raises:
+        ValueError: no finished runs, or two of the same options, data and seed.
+    """
+    return write_category_tables([Path(run) for run in runs], Path(out), describe_options)
+
+
 def compare(runs: Iterable[PathLike], out: PathLike | None = None) -> Comparison:
     """Compare runs on the same images, the first one's method with every other; writes
     compare.html, comparison.csv and comparison.json to `out` (default: into the first run).
@@ -359,20 +376,6 @@ def _threshold(card: dict[str, Any]) -> float | None:
 def default_run(method: str, data: Path) -> Path:
     """Where a run goes if nothing else is said: runs/DATA-METHOD."""
     return Path("runs") / f"{data.resolve().stem}-{method}"
-
-
-def preset_values(method: str, preset: str | None) -> dict[str, Any]:
-    """The options that a preset changes.
-
-    Raises:
-        ValueError: the method has no preset of this name.
-    """
-    presets = catalog.find(method).presets
-    if preset is None:
-        return {}
-    if preset not in presets:
-        raise ValueError(f"{method} has no preset {preset!r}; allowed: {', '.join(presets)}")
-    return presets[preset]
 
 
 def _checked(samples: Sequence[Sample]) -> checks.Findings:

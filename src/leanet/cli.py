@@ -102,7 +102,7 @@ VERBS = {
     "compare": Verb(compare.compare, "compare RUN RUN... [--out DIR]"),
     "generate": Verb(generate.generate, "generate RUN [--out DIR]"),
     "benchmark": Verb(report.benchmark, "benchmark SUITE.yaml [--workers N]"),
-    "report": Verb(report.report, "report RUN [--baseline RUN]"),
+    "report": Verb(report.report, "report RUN [RUN... --tables DIR]"),
 }
 
 

@@ -132,6 +132,8 @@ def _conclude(method: str, material: Material, folds: Sequence[Fold]) -> None:
         "map_unit": final["map_unit"],
         "map_top": final["map_top"],
         "map_thresholds": final.get("map_thresholds", {}),
+        "map_low": final.get("map_low"),
+        "map_border": final.get("map_border", 0),
     }
     write_json(out / "card.json", card)
     shutil.rmtree(out / "cache", ignore_errors=True)

@@ -20,8 +20,10 @@ from leanet.methods.extra import FILES as EXTRA_FILES
 from leanet.methods.map_models import MAPS
 from leanet.methods.recipe import Experience, HeldOut, Material, Scores, Trained
 from leanet.methods.store import save_detector
+from leanet.ops.covered import in_words
 from leanet.ops.metrics import Threshold, choose_threshold, confusion_at, f1, image_metrics
 from leanet.prepare import Tell
+from leanet.progress import say_once
 from leanet.records import ANOMALOUS, PROBABILITY, Fold, Sample
 from leanet.runtime import Runtime
 from leanet.training.loop import forget
@@ -61,6 +63,7 @@ def run_trial(
     data, train = bench.material, catalog.find(bench.method).train
     trained = train(bench.config, fold, data, folder, bench.runtime, experience)
     trained.detector.eval()
+    _tell_border(trained)
     test, pixels = judge_fold(
         trained.detector,
         data,
@@ -90,6 +93,15 @@ def run_trial(
     write_json(folder / METRICS, outcome)
     _tidy(folder)
     bench.tell(_line(fold, outcome))
+
+
+def _tell_border(trained: Trained) -> None:
+    """Say once what the map does not cover, and add it to the remarks, unless the method has said
+    it of the maps that it was given."""
+    if trained.detector.map_border and "map_source" not in trained.remarks:
+        told = in_words(trained.detector.img_size, trained.detector.map_border)
+        trained.remarks["notices"] = [*trained.remarks.get("notices", ()), told]
+        say_once(told)
 
 
 def pixel_columns(outcome: Mapping[str, Any]) -> dict[str, float]:
@@ -150,6 +162,8 @@ def _outcome(
         "map_unit": trained.detector.map_unit,
         "map_top": trained.detector.map_top,
         "map_thresholds": dict(trained.detector.map_thresholds),
+        "map_low": trained.detector.map_low,
+        "map_border": trained.detector.map_border,
     }
 
 
@@ -189,7 +203,9 @@ def _judged(sample: Sample, score: float, threshold: float | None) -> dict[str, 
 
 def _line(fold: Fold, outcome: dict[str, Any]) -> str:
     metrics, classes = (outcome["metrics"].get(name) for name in ("score", "classes"))
-    text = f"{fold.name}: {outcome['seconds']:.0f} s, best after {outcome['epochs']} epochs"
+    text = f"{fold.name}: {outcome['seconds']:.0f} s"
+    if outcome["epochs"] > 1:  # not every method has several
+        text += f", best after {outcome['epochs']} epochs"
     if classes:
         text += f", accuracy {classes['accuracy']:.3f} (majority class {classes['majority']:.3f})"
     if metrics:

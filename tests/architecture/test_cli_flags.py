@@ -27,6 +27,16 @@ RECONSTRUCTION = """
     base draws dropout inpaint_masks loss map_headroom map_metric map_quantile map_score model
     monitor pca_form pca_sigma task
 """
+FROZEN = """
+    backbone backbone_args blur_sigma config crop data device feature_indices folds img_size
+    inner_splits mean method normal out overwrite positives precision preset pretrained print_config
+    resume seed skip_bad std test_fraction val_fraction weights
+"""
+ADFA = """
+    alpha amsgrad bank_mean batch_size block cmax drop_last eca eca_factor eca_kernel eca_second
+    epochs eps gamma_c gamma_d hard_negatives image_score k kl_weight loss lr lr_schedule max_steps
+    nu radius radius_learnable score top_pixels topk topk_scale weight_decay
+"""
 PROGRAM = """
     GPU batch_size config dataset epochs fold img_size lr n_splits overwrite patience precision
     preset print_config resume save_path seed
@@ -44,6 +54,14 @@ FLAGS = {
     pretrained recon recon_on_anomalous rotate90 score stem_pool variant w_adv w_ae w_c w_cga w_r
     weak_fraction weak_map weak_test_split weights
     """,
+    "fit adfa": FROZEN + ADFA,
+    "fit cfa": FROZEN + ADFA,
+    "fit patchcore": FROZEN + "coreset max_candidates neighbors projection_eps",
+    "fit padim": FROZEN + "channels ridge",
+    "fit anomalib": """
+    checkpoint config data device folds img_size inner_splits method model normal out overwrite
+    positives precision preset print_config resume seed skip_bad test_fraction trained_on
+    """,
     "fit classifier": EVERY_METHOD
     + SUPERVISED
     + """
@@ -60,7 +78,8 @@ FLAGS = {
     map_model.inpaint_masks map_model.loss map_model.lr map_model.lr_schedule
     map_model.map_headroom map_model.map_metric map_model.map_quantile map_model.map_score
     map_model.model map_model.monitor map_model.patience map_model.pca_form map_model.pca_sigma
-    map_model.task map_model.val_fraction map_source strength_lr_mult
+    map_model.task map_model.val_fraction map_options map_source strength_lr_mult
+    map_ablation map_binarize map_blur map_threshold map_top_fraction
     """,
     "fit gan": """
     batch_size config data device ema flip folds img_size look_every lr lr_discriminator method
@@ -94,7 +113,7 @@ FLAGS = {
     per_class per_image seed severity step textures
     """,
     "benchmark": "data_root out overwrite ray workers",
-    "report": "baseline",
+    "report": "baseline gif tables",
 }
 
 

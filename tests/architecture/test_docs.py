@@ -167,7 +167,7 @@ def is_public(node: ast.AST) -> bool:
 
 
 def check_options(keywords: dict[str, None]) -> None:
-    own = {"resume", "overwrite", "preset", "tell", *Options.__dataclass_fields__}
+    own = {"config", "resume", "overwrite", "preset", "tell", *Options.__dataclass_fields__}
     for method in METHODS.values():
         own |= set(method.config.__dataclass_fields__)
     assert set(keywords) <= own, f"leanet.fit has no {set(keywords) - own}"

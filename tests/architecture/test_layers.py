@@ -17,7 +17,7 @@ ROWS = (
     ("inference", "report", "training"),
     ("methods",),
     ("prepare", "run_folder"),
-    ("trial",),
+    ("trial", "presets"),
     ("fit", "generation"),
     ("benchmark", "programs"),
     ("api",),

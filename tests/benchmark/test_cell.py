@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leanet.benchmark.cell import Need, Opened, need_of, open_data
+from leanet.benchmark.cell import Need, Opened, map_jobs, need_of, open_data, run_map_job
 from leanet.benchmark.run import benchmark
 from leanet.benchmark.suite import cells, read_suite
 from leanet.data.images import write_image
 from leanet.data.weak import WeakSplit
 from leanet.files import read_csv, read_json
+from leanet.methods.detector_file import read_detector
+from leanet.methods.map_catalog import find_map_method
 from leanet.records import ANOMALOUS
 from leanet.report.benchmark import write_benchmark_report
 
@@ -76,6 +78,25 @@ def test_a_row_says_what_it_needs(write_suite: WriteSuite) -> None:
     suite = read_suite(write_suite(methods=methods, common={}, baseline=None))
     assert [need_of(row) for row in suite.rows] == [
         Need(anomalous=False), Need(classes="auto"), Need(classes="kinds")]  # fmt: skip
+
+
+def test_the_models_of_a_named_map_source_are_trained_once_for_all_rows(
+    write_suite: WriteSuite, tmp_path: Path
+) -> None:
+    backbone = {"backbone": "mobilenetv3_small_050", "pretrained": False}
+    row = {"method": "leanet", "aan": "mobilenet", "map_source": "patchcore"}
+    methods = {
+        "one": {**row, "map_options": backbone},
+        "other": {**row, "map_options": backbone, "attention_points": [1]},
+        "third": {**row, "map_options": {**backbone, "coreset": 1.0}},
+    }
+    suite = read_suite(write_suite(methods=methods, baseline=None))
+    jobs = map_jobs(suite, cells(suite), tmp_path)
+    assert len(jobs) == 12  # two folds and two sets of options, each of all and without either part
+    assert {job.cell.row.name for job in jobs} == {"one", "third"}
+    run_map_job(suite, jobs[0], tmp_path)
+    (model,) = (tmp_path / "data" / "toy" / "seed-0" / "map_models").iterdir()
+    assert read_detector(model, find_map_method).map_unit == "distance"
 
 
 def test_a_benchmark_on_the_own_split_has_pixel_figures(

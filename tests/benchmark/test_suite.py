@@ -241,6 +241,25 @@ def test_relative_data_lie_below_the_file_or_the_given_root(write_suite: WriteSu
     assert read_suite(file, Path("/pictures")).data[0].path == Path("/pictures/some/leaves")
 
 
+def test_a_file_of_a_map_source_becomes_part_of_the_row_and_weights_are_found(
+    write_suite: WriteSuite, tmp_path: Path
+) -> None:
+    (tmp_path / "net.safetensors").touch()
+    row = {"method": "leanet", "map_source": "maps.yaml", "map_options": {"ridge": 0.5}}
+    plain = {"method": "classifier", "weights": "net.safetensors"}
+    methods = {"plain": plain, "named": {**row, "map_source": "padim"}, "lea": row}
+    file = write_suite(methods=methods)
+    text = "method: padim\nridge: 0.1\nchannels: 7\nweights: net.safetensors\n"
+    (file.parent / "maps.yaml").write_text(text)
+    classifier_row, named, lea = read_suite(file, tmp_path).rows
+    found = str(tmp_path / "net.safetensors")
+    assert classifier_row.config.weights == found
+    assert (named.config.map_source, named.config.map_options) == ("padim", {"ridge": 0.5})
+    assert lea.config.map_source == "padim"
+    assert lea.config.map_options == {"ridge": 0.5, "channels": 7, "weights": found}
+    assert read_suite(file).rows[0].config.weights == "net.safetensors"  # there is none there
+
+
 def test_cells_come_fold_by_fold(write_suite: WriteSuite) -> None:
     suite = read_suite(write_suite(seeds=[0, 1]))
     found = cells(suite)

@@ -16,13 +16,22 @@ from torch import Tensor, nn
 from leanet.config import from_dict, to_dict, to_yaml
 from leanet.data.folds import single_fold
 from leanet.methods.catalog import METHODS
+from leanet.methods.map_catalog import READY_METHODS
+from leanet.methods.memory import PEAK
 from leanet.methods.recipe import DetectorModule, Material, Trained
 from leanet.methods.store import load_detector, save_detector
 from leanet.records import Prediction
 from leanet.runtime import make_runtime
 
 SIDE = 32
-SLOW = {"epochs": 1, "min_steps": 1, "map_model": {"epochs": 1}}  # all defaults that are changed
+SLOW = {  # all defaults that are changed
+    "epochs": 1,
+    "min_steps": 1,
+    "max_steps": 1,
+    "map_model": {"epochs": 1},
+    "backbone": "resnet18",
+    "pretrained": False,
+}
 
 
 def one_epoch(name: str) -> Any:
@@ -55,7 +64,7 @@ def trained(
     return get
 
 
-@pytest.fixture(params=METHODS)
+@pytest.fixture(params=[name for name in METHODS if name not in READY_METHODS])
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -91,11 +100,11 @@ def test_every_option_is_explained(name: str) -> None:
     assert all(len(line) > 10 for line in explained)
 
 
-def test_presets_are_valid_and_change_something(name: str) -> None:
+def test_presets_are_valid_and_change_something_but_default(name: str) -> None:
     method = METHODS[name]
     assert "paper" in method.presets
-    for preset in method.presets.values():
-        assert from_dict(method.config, preset) != method.config()
+    for label, preset in method.presets.items():
+        assert (from_dict(method.config, preset) == method.config()) == (label == "default")
 
 
 def test_the_detector_gives_finite_scores_and_maps(detector: DetectorModule, image: Tensor) -> None:
@@ -185,7 +194,8 @@ def test_one_seed_gives_one_detector_and_another_seed_another(
     weights, same = first.detector.state_dict(), again.detector.state_dict()
     assert all(torch.equal(weights[key], same[key]) for key in weights)
     assert again.held_out == first.held_out
-    assert again.remarks == first.remarks
+    measured = {PEAK: 0}  # not repeatable
+    assert again.remarks | measured == first.remarks | measured
     other = train(name, material(), tmp_path / "other", seed=1).detector.state_dict()
     assert not all(torch.equal(weights[key], other[key]) for key in weights)
 
@@ -206,7 +216,8 @@ class Exported(nn.Module):
 def test_the_exported_program_gives_the_same(detector: DetectorModule, image: Tensor) -> None:
     module = Exported(copy.deepcopy(detector)).eval()
     program = torch.export.export(module, (image,)).module()
-    for got, expected in zip(program(image), module(image), strict=True):
+    other = image.flip(0, 3) ** 2
+    for got, expected in zip(program(other), module(other), strict=True):
         assert (got is None) == (expected is None)
         if expected is not None:
             torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)

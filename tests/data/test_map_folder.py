@@ -22,6 +22,7 @@ from leanet.data.map_folder import (
     resize_map,
 )
 from leanet.data.scan import scan
+from leanet.files import write_json
 
 RAMP = np.linspace(0, 1, 64).reshape(8, 8)
 
@@ -188,3 +189,14 @@ def test_all_maps_are_read_once_and_again_when_one_changes(
         assert np.array_equal(cache_maps(paths, 1.0, 4, tmp_path / "cache"), first)
     save(paths[1], np.full((5, 5), 9, np.float32))
     assert cache_maps(paths, 1.0, 4, tmp_path / "cache")[1].max() == 9
+
+
+def test_a_box_in_which_maps_say_something_is_read(tmp_path: Path) -> None:
+    write_json(tmp_path / "maps.json", {"valid": [16, 16, 240, 240]})
+    assert open_map_folder(tmp_path).border == 1 / 16
+    write_json(tmp_path / "maps.json", {})
+    assert open_map_folder(tmp_path).border == 0
+    for box in ([16, 0, 240, 240], [16, 16, 240], [20, 20, 10, 10]):
+        write_json(tmp_path / "maps.json", {"valid": box})
+        with pytest.raises(ValueError, match=r"valid is \[.*a square in the middle"):
+            open_map_folder(tmp_path)

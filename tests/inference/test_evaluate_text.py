@@ -86,3 +86,20 @@ def test_transductive_figures_stand_under_that_word() -> None:
     assert (
         "transductive: the scale is 0 at 0.031 and 1 at 0.127, the ends of this very" in lines[-1]
     )
+
+
+def test_regions_that_the_map_does_not_cover_are_told() -> None:
+    pixel = {**(report().pixel or {}), "num_outside": 2.0, "num_regions_outside": 5.0}
+    told = "left out 5 marked regions that the map does not cover; 2 anomalous images have no other"
+    assert told in to_text(report(pixel=pixel)).splitlines()
+    assert "does not cover" not in to_text(report())
+
+
+def test_thresholds_in_any_unit_can_be_read() -> None:
+    for value, text in ((0.000123456, "0.000123"), (54321.6, "54322"), (0.5, "0.500")):
+        changed = report()
+        figures = {**changed.image["score"], "threshold": value}
+        line = next(
+            row for row in to_text(report(image={"score": figures})).splitlines() if "score" in row
+        )
+        assert line.split()[-1] == text

@@ -123,3 +123,25 @@ def test_the_detector_judges_in_evaluation_mode(data: Material) -> None:
     detector.train()
     judged(detector, data)
     assert not detector.training
+
+
+def test_the_border_of_a_map_is_left_out_and_defects_there_are_told(
+    data: Material, tmp_path: Path
+) -> None:
+    class Cropped(Reds):
+        map_border = 12  # of 32 px
+
+    told: list[str] = []
+    _, pixels = judged(Cropped(), data, told=told)
+    found = evaluate(
+        Cropped(), data.samples, threshold=0.3, out=tmp_path / "out", device=torch.device("cpu")
+    )
+    assert pixels == pytest.approx(found.pixel, abs=1e-9)
+    assert (pixels["num_outside"], told) == (0, [])
+    mask, corner = data.samples[14].mask, np.zeros((40, 32), np.uint8)
+    assert mask is not None
+    corner[:3, :3] = 255
+    write_image(mask, corner)
+    _, pixels = judged(Cropped(), data, told=told)
+    assert (pixels["num_outside"], pixels["num_anomalous"], pixels["num_regions"]) == (1, 9, 8)
+    assert told == ["all marks of 1 anomalous images lie where the map does not cover them"]

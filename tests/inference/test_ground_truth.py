@@ -226,3 +226,92 @@ def test_a_square_defect_in_256_px_has_its_known_ceiling(
     figures = tallied([(sample, plane(*mask.tolist()))], MapPoints(grid=grid))
     assert figures["oracle_iou"] == 1.0
     assert figures["oracle_iou_grid"] == pytest.approx(expected, abs=0.01)
+
+
+# Maps that leave out the border of the image
+
+
+def bordered(images: Sequence[tuple[Sample, Plane]], side: int, points: MapPoints) -> PixelTally:
+    """Tallied at `side` px, the resolution of the masks."""
+    tally = PixelTally(np.linspace(0, 1, 400), points)
+    for sample, values in images:
+        tally.add(sample, (side, side), values)
+    return tally
+
+
+def cut(
+    images: Sequence[tuple[Sample, Plane]], root: Path, border: int
+) -> list[tuple[Sample, Plane]]:
+    """The same images without their border."""
+    inner = slice(border, -border)
+    found = []
+    for k, (sample, values) in enumerate(images):
+        truth = truth_of(sample, values.shape)[inner, inner]
+        named = (
+            sample if sample.mask is None else masked(root, f"cut{k}", truth.astype(int).tolist())
+        )
+        found.append((named, values[inner, inner]))
+    return found
+
+
+def test_figures_of_a_map_with_a_border_are_those_of_the_cut_images(tmp_path: Path) -> None:
+    images = noisy(tmp_path, 6, side=24)
+    named = {"paper": 0.5, "honest": 0.81}
+    edges = np.unique([*np.linspace(0, 1, 400), *named.values()])
+    whole = PixelTally(edges, MapPoints(named=named, grid=4, border=4))
+    inner = PixelTally(edges, MapPoints(named=named, grid=4))
+    for sample, values in images:
+        covered = values.copy()
+        covered[:4] = covered[-4:] = covered[:, :4] = covered[:, -4:] = 0
+        whole.add(sample, (24, 24), covered)
+    for sample, values in cut(images, tmp_path, 4):
+        inner.add(sample, (16, 16), values)
+    found, expected = whole.figures(), inner.figures()
+    assert found.keys() - expected.keys() == {"num_outside", "num_regions_outside"}
+    for name in expected.keys() - {"num_regions", "aupro"}:  # a region cut off is no smaller region
+        assert found[name] == pytest.approx(expected[name], nan_ok=True), name
+
+
+def test_what_the_border_holds_changes_nothing(tmp_path: Path) -> None:
+    images = noisy(tmp_path, 4, side=24)
+    figures = []
+    for value in (0.0, 1.0):
+        filled = [(sample, values.copy()) for sample, values in images]
+        for _, values in filled:
+            values[:4] = values[-4:] = values[:, :4] = values[:, -4:] = value
+        tally = bordered(filled, 24, MapPoints(border=4))
+        # at twice the resolution the border must not leak in by interpolation either
+        fine = PixelTally(np.linspace(0, 1, 400), MapPoints(border=4))
+        fine.add(samples(1)[0], (96, 96), filled[0][1])
+        figures.append((tally.figures(), fine.normal.normal.tolist()))
+    assert figures[0][1] == figures[1][1]
+    assert figures[0][0] == pytest.approx(figures[1][0], nan_ok=True)
+
+
+def test_a_region_outside_is_no_region_and_its_image_is_counted(tmp_path: Path) -> None:
+    outside, both = np.zeros((16, 16), int), np.zeros((16, 16), int)
+    outside[0, 3:6] = 1
+    both[0, 3:6] = both[15, 15] = 1
+    both[7:9, 7:9] = 1
+    values = np.full((8, 8), 0.3, np.float32)
+    images = [
+        (masked(tmp_path, "a", outside.tolist()), values),
+        (masked(tmp_path, "b", both.tolist()), values),
+        (samples(1)[0], values),
+    ]
+    figures = bordered(images, 16, MapPoints(border=2)).figures()
+    assert (figures["num_images"], figures["num_anomalous"]) == (3, 2)
+    assert figures["num_regions"] == 1
+    assert (figures["num_regions_outside"], figures["num_outside"]) == (3, 1)
+    assert "num_outside" not in bordered(images[2:], 16, MapPoints()).figures()
+
+
+def test_no_pixel_of_the_border_makes_an_edge() -> None:
+    maps = np.full((2, 16, 16), 7.0, dtype=np.float32)
+    maps[:, 4:12, 4:12] = np.random.default_rng(0).random((2, 8, 8))
+    edges = draw_edges(iter([batch(maps)]), (), seed=0, border=4)
+    assert edges is not None
+    assert edges.max() < 2.5
+    whole = draw_edges(iter([batch(maps)]), (), seed=0)
+    assert whole is not None
+    assert whole.max() >= 7

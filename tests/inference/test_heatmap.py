@@ -113,3 +113,22 @@ def test_float_pictures_and_batched_maps_are_refused() -> None:
         overlay(picture() / 255, flat(1.0))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"\[1, 6, 6\]"):
         overlay(picture(), flat(1.0)[None])
+
+
+def test_the_border_of_a_map_that_says_nothing_is_grey_and_the_rest_as_without() -> None:
+    values = hill(16, 16, 40.0)
+    plain = overlay(picture(32, 64), values)
+    drawn = overlay(picture(32, 64), values, border=2, contour=20.0)
+    assert (drawn[:4] == drawn[:4, :, :1]).all()
+    assert (drawn[:, -8:] == drawn[:, -8:, :1]).all()
+    same = overlay(picture(32, 64), values, contour=20.0)
+    assert np.array_equal(drawn[8:-8, 16:-16], same[8:-8, 16:-16])
+    assert not np.array_equal(plain[:4], drawn[:4])
+
+
+def test_zeros_in_the_border_do_not_darken_what_is_beside_it() -> None:
+    values = np.full((16, 16), 30.0, np.float32)
+    values[:2] = values[-2:] = values[:, :2] = values[:, -2:] = 0
+    drawn = overlay(picture(64, 64), values, border=2)
+    expected = overlay(picture(64, 64), np.full((16, 16), 30.0, np.float32))
+    assert np.array_equal(drawn[8:-8, 8:-8], expected[8:-8, 8:-8])

@@ -406,3 +406,33 @@ def test_heat_maps_are_not_taken_for_images(tmp_path: Path) -> None:
     judged(Reds(), find_images([tmp_path]), tmp_path)
     with pytest.raises(ValueError, match=r"2 of the images, such as .*lie where the heat maps"):
         judged(Reds(), find_images([tmp_path]), tmp_path, overwrite=True)
+
+
+# Maps that leave out the border of the image
+
+
+class Cropped(Reds):
+    """Its map, as large as the image, says nothing in the outer pixel."""
+
+    map_border = 1
+    map_unit = "distance"
+
+    def __call__(self, image: Tensor) -> Prediction:
+        return (
+            super()
+            .__call__(image)
+            ._replace(map=nn.functional.pad(image[:, :1, 1:-1, 1:-1], [1] * 4))
+        )
+
+
+def test_a_border_that_is_not_looked_at_is_told_grey_and_written_down(tmp_path: Path) -> None:
+    told: list[str] = []
+    paths = [save(tmp_path / "in" / f"{k}.png", seed=k, size=(16, 16)) for k in range(3)]
+    judged(Cropped(), paths, tmp_path / "out", maps=True, map_top=2.0, tell=told.append)
+    assert len(told) == 1
+    assert "does not cover the outer 12.5 % of each side (1 of 8 px)" in told[0]
+    heat = read_image(tmp_path / "out" / "heatmaps" / "0.png")
+    assert (heat[:2] == heat[:2, :, :1]).all()
+    facts = read_json(tmp_path / "out" / "maps" / "maps.json")
+    assert facts["valid"] == [1, 1, 7, 7]  # left, top, right, bottom of a map of 8 px
+    assert (facts["unit"], facts["full_scale"]) == ("distance", 20.0)

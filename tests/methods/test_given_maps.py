@@ -12,6 +12,7 @@ from PIL import Image
 
 from leanet.data.images import read_image, resize_image
 from leanet.data.map_folder import open_map_folder
+from leanet.files import write_json
 from leanet.methods.given_maps import GivenMaps, give_maps, maps_of
 from leanet.methods.recipe import Material
 from leanet.methods.reconstruction import Config, build
@@ -98,3 +99,14 @@ def test_a_detector_that_draws_needs_no_maps(data: Material, folder: Path) -> No
     drawing = build(Config(base=2), SIDE, {"map_top": 0.0})
     with pytest.raises(ValueError, match=r"draws its maps itself.*--map_source FOLDER"):
         give_maps(drawing, [data.samples[0].path], data.root, folder)
+
+
+def test_the_border_in_which_maps_say_nothing_is_known_and_stored(
+    data: Material, folder: Path
+) -> None:
+    assert maps_of(open_map_folder(folder), data).map_border == 0
+    write_json(folder / "maps.json", {"valid": [3, 3, 45, 45]})
+    detector = maps_of(open_map_folder(folder), data)
+    assert detector.map_border == 2  # of 32 px
+    again = GivenMaps(SIDE, **detector.extra())
+    assert (again.map_border, again.map_unit) == (2, "given")

@@ -17,6 +17,7 @@ from leanet.methods.lea_detector import LEADetector
 from leanet.methods.leanet import Config
 from leanet.methods.recipe import Material, Trained
 from leanet.ops.fusion import fuse
+from leanet.ops.map_steps import MapPreparation, MapSteps, prepare_map
 from leanet.records import Fold
 from leanet.runtime import Runtime
 
@@ -243,7 +244,41 @@ def test_two_outputs_are_one_score(
     assert parts["adn"].shape == parts["aan"].shape == (4,)
 
 
+def test_prepared_maps_steer_and_are_remembered(
+    material: Callable[..., Material], runtime: Runtime, image: torch.Tensor
+) -> None:
+    data = material()
+    options = {"map_blur": 1.0, "map_threshold": 0.5, "map_top_fraction": 0.25}
+    trained = train(data, runtime, **options, map_ablation="shuffled", epochs=1)
+    detector = trained.detector
+    assert isinstance(detector, LEADetector)
+    steps = MapSteps(1.0, 0.5, 0.25, binarize=False, ablation="shuffled")
+    assert (detector.preparation.steps, trained.remarks["map_steps"]) == (steps, steps._asdict())
+    with torch.inference_mode():
+        raw, (_, seen) = detector.map_model(image).map, detector.prepare(image)
+        assert torch.equal(seen, prepare_map(raw, detector.preparation))
+        judged = detector(image)
+        assert torch.equal(judged.map, raw)
+        logits = detector.logits_of(detector.network(*detector.prepare(image)), "adn")
+        assert torch.equal(judged.parts["adn"], logits[:, 0])
+    assert 0 < (seen > 0).float().mean() <= 0.25
+    again = leanet.build(from_dict(Config, QUICK | options), 32, detector.extra())
+    assert again.preparation == detector.preparation
+
+
+def test_a_detector_that_knows_no_steps_has_none(trained: Trained) -> None:
+    """Those of earlier versions tell a scale alone."""
+    extra = trained.detector.extra()
+    del extra["map_steps"], extra["map_level"]
+    built = leanet.build(from_dict(Config, QUICK | {"learn_strength": True}), 32, extra)
+    assert isinstance(trained.detector, LEADetector)
+    assert built.preparation == trained.detector.preparation == MapPreparation(built.scale)
+
+
 @pytest.mark.parametrize(("options", "message"), [
+    ({"map_binarize": True}, "map_binarize makes 1 of every pixel"),
+    ({"map_top_fraction": 5.0}, "map_top_fraction 5.0: give a share"),
+    ({"map_options": {"lr": 1.0}}, "map_options .lr. are those of a method"),
     ({"attention_sigmoid": False}, "attention_sigmoid false is for aan direct"),
     ({"strength_nonneg": True}, "add --learn_strength"),
     ({"aan": "none", "decide": "aan"}, "no head to decide"),

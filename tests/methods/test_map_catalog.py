@@ -3,7 +3,13 @@ from __future__ import annotations
 import pytest
 
 from leanet.methods import catalog
-from leanet.methods.map_catalog import MAP_METHODS, find_map_method, name_of
+from leanet.methods.map_catalog import (
+    MAP_METHODS,
+    READY_METHODS,
+    find_drawer,
+    find_map_method,
+    name_of,
+)
 
 
 @pytest.mark.parametrize("name", MAP_METHODS)
@@ -13,9 +19,20 @@ def test_every_method_stands_in_the_catalog_too(name: str) -> None:
     assert not MAP_METHODS[name].needs_anomalous
 
 
-@pytest.mark.parametrize("name", MAP_METHODS)
+@pytest.mark.parametrize("name", READY_METHODS)
+def test_what_was_trained_elsewhere_draws_but_is_not_trained_here(name: str) -> None:
+    assert catalog.METHODS[name] is READY_METHODS[name] is find_drawer(name)
+    with pytest.raises(ValueError, match=f"'{name}' is none that draws maps"):
+        find_map_method(name)
+
+
+def test_what_is_trained_here_draws_too() -> None:
+    assert all(find_drawer(name) is method for name, method in MAP_METHODS.items())
+
+
+@pytest.mark.parametrize("name", [*MAP_METHODS, *READY_METHODS])
 def test_options_tell_the_method_that_they_belong_to(name: str) -> None:
-    assert name_of(MAP_METHODS[name].config()) == name
+    assert name_of(catalog.METHODS[name].config()) == name
 
 
 @pytest.mark.parametrize("name", ["classifier", "leanet", "colorizr"])

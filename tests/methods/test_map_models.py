@@ -12,11 +12,12 @@ import pytest
 import torch
 
 from leanet.data.folds import make_folds, single_fold
-from leanet.files import read_csv
+from leanet.files import read_csv, read_json
 from leanet.methods import map_models, reconstruction
 from leanet.methods.colorizer import Config
 from leanet.methods.map_models import MapSource, map_model, training_maps, trainings
 from leanet.methods.recipe import DetectorModule, Material
+from leanet.ops.map_steps import MapSteps, prepare_map
 from leanet.records import NORMAL, Fold
 from leanet.runtime import Runtime, make_runtime
 from leanet.training import checkpoint
@@ -190,6 +191,25 @@ def test_quantile_and_headroom_make_the_scale(
     pixels = torch.from_numpy(maps.maps.array[normals])
     assert maps.scale.headroom == 2.0
     assert float(pixels.median()) == pytest.approx(0.5, rel=0.01)
+
+
+def test_the_steps_are_those_of_a_map_that_the_detector_draws(
+    material: Callable[..., Material], runtime: Runtime
+) -> None:
+    data = material()
+    fold = fold_of(data, "cross-validation")
+    steps = MapSteps(blur=1.0, threshold=0.6, top_fraction=0.1, binarize=True)
+    maps = training_maps(replace(SOURCE, steps=steps), "in_sample", fold, data, data.run, runtime)
+    images = torch.from_numpy(data.images.array[list(fold.train)]).float() / 255
+    with torch.inference_mode():
+        expected = prepare_map(maps.model(images).map, maps.preparation)
+    network_maps = torch.from_numpy(maps.maps.array[list(fold.train)])
+    assert torch.equal(network_maps, expected)
+    assert set(network_maps.unique().tolist()) == {0.0, 1.0}
+    facts = read_json(data.run / "maps.json")
+    assert facts["map_steps"] == steps._asdict()
+    assert facts["map_level"] == maps.preparation.level > 0
+    assert (facts["unit"], facts["map_mode"], facts["seed"]) == ("dE00", "in_sample", 0)
 
 
 @pytest.mark.parametrize("mode", ["in_sample", "out_of_fold"])

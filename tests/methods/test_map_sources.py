@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +16,13 @@ from leanet import api
 from leanet.data.map_folder import find_maps, open_map_folder
 from leanet.data.toy import make_toy
 from leanet.files import read_json
+from leanet.methods import padim, patchcore
 from leanet.methods.colorizer import Config
+from leanet.methods.detector_file import read_detector
 from leanet.methods.given_maps import GivenMaps
+from leanet.methods.map_catalog import find_map_method
 from leanet.methods.map_models import MapSource
-from leanet.methods.map_sources import describe, find_source, rebuild
+from leanet.methods.map_sources import describe, find_source, own_config, rebuild
 from leanet.methods.recipe import Material
 from leanet.methods.reconstruction import Reconstructor
 from leanet.methods.store import load_detector
@@ -26,6 +30,8 @@ from leanet.runtime import Runtime
 
 CONFIG = Config(epochs=1, base=2, map_quantile=0.9, map_headroom=3.0)
 Fit = Callable[..., Path]
+MAP_FILES = sorted((Path(__file__).parents[2] / "configs" / "maps").glob("*.yaml"))
+FROZEN = {"backbone": "mobilenetv3_small_050", "pretrained": False}
 
 
 @pytest.fixture
@@ -107,6 +113,79 @@ def test_a_run_whose_images_are_gone_may_have_seen_these(
     source = find_source(str(run), CONFIG, data, runtime)
     assert source.fixed is None
     assert "8 of its 8 training images are gone" in source.told
+
+
+def test_a_method_is_named_with_its_options(data: Material, runtime: Runtime) -> None:
+    options = {"backbone": "resnet18", "coreset": 0.5}
+    source = find_source("patchcore", CONFIG, data, runtime, options)
+    assert source.fixed is None
+    assert source.config == patchcore.Config(backbone="resnet18", coreset=0.5)
+    assert source.told == "patchcore, trained in this run"
+
+
+def test_the_colorizer_by_its_name_has_the_options_of_the_map_model() -> None:
+    assert own_config("colorizer", CONFIG) == own_config(None, CONFIG) == CONFIG
+    assert own_config("colorizer", CONFIG, {"lr": 0.5}) == replace(CONFIG, lr=0.5)
+
+
+def test_a_file_names_a_method_with_its_options(
+    data: Material, runtime: Runtime, tmp_path: Path
+) -> None:
+    file = tmp_path / "maps.yaml"
+    file.write_text("method: padim\npreset: small\nridge: 0.5\nmean: [0, 0, 0]\nchannels: 7\n")
+    source = find_source(str(file), CONFIG, data, runtime, {"channels": 5})
+    expected = padim.Config(backbone="resnet18.tv_in1k", ridge=0.5, mean=(0, 0, 0), channels=5)
+    assert source.config == expected
+    assert source.told == f"padim, trained in this run as {file} says"
+
+
+def test_weights_may_lie_beside_the_file_that_names_them(tmp_path: Path) -> None:
+    file = tmp_path / "maps.yaml"
+    file.write_text("method: padim\nweights: net.safetensors\n")
+    assert own_config(str(file), CONFIG).weights == "net.safetensors"
+    (tmp_path / "net.safetensors").touch()
+    assert own_config(str(file), CONFIG).weights == str(tmp_path / "net.safetensors")
+
+
+def test_what_is_there_wins_over_a_method_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert isinstance(own_config("padim", CONFIG), padim.Config)
+    (tmp_path / "padim").mkdir()
+    assert own_config("padim", CONFIG) is None
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("method: padim\nrigde: 1\n", r"maps.yaml \(padim\): unknown option 'rigde'.*mean ridge"),
+    ("method: padmi\n", "'padmi' is none that draws maps from normal images alone"),
+    ("method: padim\npreset: smal\n", r"padim has no preset 'smal' \(did you mean small\?\)"),
+    ("ridge: 1\n", "is no YAML file with `method:`"),
+])  # fmt: skip
+def test_a_file_with_mistakes_is_refused(text: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "maps.yaml"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        own_config(str(file), CONFIG)
+
+
+@pytest.mark.parametrize(("place", "options", "message"), [
+    ("patchcor", {}, r"no method \(did you mean patchcore\?\)"),
+    ("patchcore", {"corset": 1}, r"unknown option 'corset' \(did you mean coreset\?\)"),
+    (None, {"lr": 1}, "map_options .lr. are those of a method.*use map_model"),
+    (".", {"lr": 1}, "map_source ., a folder: use --map_source METHOD"),
+])  # fmt: skip
+def test_what_cannot_be_meant_is_refused(
+    place: str | None, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        own_config(place, CONFIG, options)
+
+
+@pytest.mark.parametrize("file", MAP_FILES, ids=[file.stem for file in MAP_FILES])
+def test_every_file_of_ours_is_accepted_and_says_how_to_use_it(file: Path) -> None:
+    assert own_config(str(file), CONFIG) is not None
+    assert f"--map_source configs/maps/{file.name}" in file.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("place", ["own_run", "other_run", None])
@@ -241,6 +320,23 @@ def test_a_run_steered_by_another_run_needs_nothing_but_itself(
         expected = load_detector(source / "final")(image).map
         shutil.rmtree(source)
         assert torch.equal(load_detector(run / "final")(image).map, expected)
+
+
+def test_frozen_features_steer_out_of_fold(quick_fit: Fit, toy: Path, tmp_path: Path) -> None:
+    options = {**FROZEN, "feature_indices": [1, 2], "crop": "center"}
+    run = quick_fit("leanet", toy, tmp_path / "run", map_source="padim", map_options=options,
+                    inner_splits=2)  # fmt: skip
+    remarks = read_json(run / "final" / "metrics.json")["remarks"]
+    assert remarks["map_mode"] == "out_of_fold"
+    assert remarks["map_source"] == "padim, trained in this run"
+    assert "the maps are 0 in 2 px at each side" in remarks["notices"][0]
+    models = [read_detector(m, find_map_method) for m in (run / "map_models").iterdir()]
+    assert len(models) == 3  # without either part, and of all
+    detector, image = load_detector(run / "final"), torch.rand(2, 3, 32, 32)
+    assert (detector.map_unit, detector.map_border) == ("distance", 2)
+    with torch.inference_mode():
+        drawn = detector(image).map
+        assert any(torch.equal(model(image).map, drawn) for model in models)
 
 
 def test_any_task_can_steer(quick_fit: Fit, toy: Path, tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -6,7 +7,8 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from leanet.networks.timm_stages import TimmStages
+from leanet.networks import timm_stages
+from leanet.networks.timm_stages import TimmStages, require_hub
 
 NAMES = [
     "resnet18",
@@ -191,3 +193,26 @@ def test_a_hub_out_of_reach_is_an_error_that_tells_what_to_do(
     monkeypatch.setattr(timm, "create_model", unreachable)
     with pytest.raises(ValueError, match="give the file as `weights`"):
         TimmStages("resnet18", pretrained=True)
+
+
+def unreachable(*args: Any, **options: Any) -> Any:
+    raise OSError("no route to host")
+
+
+def test_a_hub_out_of_reach_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timm_stages, "getproxies", dict)
+    monkeypatch.setattr(timm_stages, "try_to_load_from_cache", lambda *file: None)
+    monkeypatch.setattr(socket, "create_connection", unreachable)
+    with pytest.raises(ValueError, match=r"no route to host.*file of them by --weights"):
+        require_hub("resnet18.a1_in1k")
+
+
+@pytest.mark.parametrize("way", ["getproxies", "try_to_load_from_cache"])
+def test_a_proxy_or_a_stored_file_is_left_to_the_hub(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timm_stages, "getproxies", dict)
+    monkeypatch.setattr(timm_stages, "try_to_load_from_cache", lambda *file: None)
+    monkeypatch.setattr(timm_stages, way, lambda *args: "/somewhere")
+    monkeypatch.setattr(socket, "create_connection", unreachable)
+    require_hub("resnet18.a1_in1k")

@@ -459,3 +459,29 @@ def _add_cavga_pictures(file: Path, variant: str) -> None:
     for name in ("attention_normal", "attention_anomalous") if weak else ("attention",):
         arrays[name] = rng.random((n, 1, 2, 2)).astype(np.float32)
     save_file(arrays, file, {"paths": paths})
+
+
+@pytest.fixture
+def write_small_run(tmp_path: Path) -> WriteRun:
+    """write_small_run("leather", seed=0, lr=0.1, auroc=0.9, pixels={...}) -> a run of `adfa` on a
+    data set of this name, with as little in it as tables of several runs need."""
+
+    def write(data: str, *, seed: int = 0, lr: float = 0.001, auroc: float = 0.9,
+              pixels: Mapping[str, float] | None = None, tested: bool = True) -> Path:  # fmt: skip
+        run = tmp_path / f"{data}-{seed}-{lr}"
+        text = f"method: adfa\ndata: sets/{data}\nseed: {seed}\nlr: {lr}\nbackbone: resnet18\n"
+        write_text(run / "config.yaml", text)
+        write_json(run / "environment.json", {})
+        write_json(run / "card.json", {"method": "adfa"})
+        write_csv(run / "folds.csv", [{"path": "a.png", "fold": "final", "role": "test"}])
+        row = {"path": "a.png", "role": "test" if tested else "held_out", "label": 0,
+               "kind": "good", "verdict": "normal", "threshold": 1.0, "score": 0.5}  # fmt: skip
+        write_csv(run / "final" / "predictions.csv", [row])
+        threshold = {"value": 1.0, "rule": "honest", "num_normal": 1, "num_anomalous": 0}
+        metrics = {"score": {"auroc": auroc}} if tested else {}
+        write_json(run / "final" / "metrics.json", {
+            "threshold": {"score": threshold}, "metrics": metrics, "remarks": {}, "epochs": 1,
+            "seconds": 1.0, "pixels": pixels})  # fmt: skip
+        return run
+
+    return write

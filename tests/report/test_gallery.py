@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from leanet.files import read_json, write_json
 from leanet.report import gallery, pictures
 from leanet.report.run import Trial, read_run
 
@@ -198,3 +199,30 @@ def test_a_flat_plane_on_a_scale_without_width_has_the_first_color() -> None:
 def test_large_photos_are_reduced_and_keep_their_shape() -> None:
     photo = decoded(pictures.photo_uri(np.zeros((300, 600, 3), np.uint8)))
     assert photo.shape == (pictures.MOST_PIXELS // 2, pictures.MOST_PIXELS, 3)
+
+
+def test_what_a_map_does_not_cover_is_grey_and_in_no_figure() -> None:
+    plane = np.full((1, 64, 64), 2.0, np.float32)
+    plane[0, :8] = plane[0, -8:] = plane[0, :, :8] = plane[0, :, -8:] = 0
+    one = shown(1, 1, map=plane)._replace(border=8)
+    card = {p.name: p for p in gallery.cards([one], top=4.0)[0].pictures}
+    colored, mixed = decoded(card["map"].uri), decoded(card["overlay"].uri)
+    assert np.abs(colored[:6].astype(int) - 128).max() <= 4  # JPEG
+    assert np.ptp(mixed[:6].astype(int), axis=2).max() <= 6
+    assert np.ptp(colored[12:52, 12:52].astype(int), axis=2).min() > 40
+    assert card["map"].note == "mean 2.000"
+    assert gallery.covered_map(one).shape == (48, 48)
+
+
+def test_maps_of_distances_are_drawn_from_the_normal_median_on(write_run: WriteRun) -> None:
+    run = write_run("run")
+    assert gallery.map_low(read_run(run)) == 0.0
+    for name, low in (("fold-0", 4.0), ("fold-1", 6.0)):
+        file = run / name / "metrics.json"
+        write_json(file, {**read_json(file), "map_low": low})
+    assert gallery.map_low(read_run(run)) == 5.0
+    plane = np.full((1, 64, 64), 5.0, np.float32)
+    card = {p.name: p for p in gallery.cards([shown(1, 1, map=plane)], 9.0, 5.0)[0].pictures}
+    first = np.array(mpl.colormaps["inferno"](0.0, bytes=True)[:3]).astype(int)
+    assert np.abs(decoded(card["map"].uri).astype(int) - first).max() <= 4
+    assert decoded(card["overlay"].uri).max() <= 4  # the image is black and stays so

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from leanet.config import flat, make_parser
+from leanet.files import read_json, write_json
 from leanet.methods.leanet import Config
 from leanet.prepare import Options
 from leanet.report import details
@@ -195,3 +196,22 @@ def _summarized(folder: Path) -> tuple[Any, Any]:
     from leanet.report.tables import summarize
 
     return read_run(folder), summarize(folder)
+
+
+def test_a_method_without_training_has_sizes_and_readable_distances_and_no_epochs(
+    write_run: WriteRun, read_page: ReadPage
+) -> None:
+    run = write_run("run", method="classifier", folds=0, final_tested=True,
+                    card=(("map_thresholds", {"honest": 2.5e-5}),))  # fmt: skip
+    (run / "final" / "journal.jsonl").unlink()
+    file = run / "final" / "metrics.json"
+    facts = read_json(file)
+    facts["remarks"] |= {"bank_rows": 27440, "peak_memory_mb": 1198.3, "notices": ["half is grey"]}
+    facts["threshold"]["score"] = {**facts["threshold"]["score"], "value": 0.000123456}
+    write_json(file, facts)
+    page = read_page(write_report(run))
+    assert page.count("section", id="training") == 0
+    assert "Epochs" not in page.text
+    for told in ("Entries of the bank", "27,440", "1,198.3", "0.000123", "Half is grey."):
+        assert told in page.text, told
+    assert "Epochs" in read_page(write_report(write_run("plain", method="classifier"))).text

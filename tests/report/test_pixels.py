@@ -106,3 +106,12 @@ def test_a_run_without_pixel_figures_shows_none(
         file.write_text(json.dumps(read_json(file) | earlier))
     assert pixel_tables(read_run(run)) == ()
     assert pixel_text(read_run(run)) == ""
+
+
+def test_what_lies_outside_the_maps_is_told(write_run: WriteRun) -> None:
+    cropped = pixels(num_outside=1, num_regions_outside=2)
+    run = with_pixels(write_run("run"), fold_0=cropped, fold_1=cropped)
+    (table,) = pixel_tables(read_run(run))
+    assert "4 marked regions lie there, and 2 anomalous images have no other." in table.outside
+    (plain,) = pixel_tables(read_run(with_pixels(write_run("plain"), fold_0=pixels())))
+    assert plain.outside == ""

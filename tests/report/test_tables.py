@@ -15,12 +15,14 @@ from leanet.ops.stats import MeanSD
 from leanet.report.run import read_run
 from leanet.report.tables import (
     COLUMNS,
+    brief,
     by_kind,
     compare,
     in_words,
     number,
     paired_text,
     percent,
+    quantity,
     signed,
     spread,
     summarize,
@@ -193,3 +195,21 @@ def test_figures_are_printed_with_three_decimals_and_missing_ones_as_a_dash() ->
     assert signed(0.25) == "+0.250"
     assert spread(MeanSD(0.5, math.nan)) == "0.500"
     assert (percent(1, 3), percent(0, 0)) == ("33 %", "0 %")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(12.3456, "12.346"), (0.0123456, "0.0123"), (0.000012345, "1.23e-05"), (-0.05, "-0.0500"),
+     (98765.4, "98765"), (0.0, "0.000"), (math.nan, "–")],
+)  # fmt: skip
+def test_quantities_can_be_read_however_small_or_large(value: float, text: str) -> None:
+    assert quantity(value) == text
+
+
+def test_ends_of_scales_have_three_digits() -> None:
+    assert [brief(value) for value in (0.0, 1413.2, 0.034278, 30.0)] == [
+        "0",
+        "1410",
+        "0.0343",
+        "30",
+    ]

@@ -19,8 +19,17 @@ from leanet.data.cache import Cache
 from leanet.data.loader import Source, epoch_order
 from leanet.records import Batch
 from leanet.runtime import Runtime
-from leanet.training import journal
-from leanet.training.loop import Job, LossNotFiniteError, Schedule, best_epoch, fit, lr_factor
+from leanet.training import checkpoint, journal
+from leanet.training.loop import (
+    Job,
+    LossNotFiniteError,
+    Schedule,
+    batches,
+    best_epoch,
+    fit,
+    lr_factor,
+    lr_factors,
+)
 
 NUM, SIDE = 10, 8
 
@@ -112,6 +121,54 @@ def test_an_early_end_keeps_the_rates_of_the_whole_course(runtime: Runtime, tmp_
     got = fit(job(cut), runtime, tmp_path / "cut")
     assert len(got) == 2
     assert without_seconds(got) == without_seconds(expected[:2])
+
+
+def test_steps_end_a_course_within_an_epoch_and_batches_may_be_left_out(
+    runtime: Runtime, tmp_path: Path
+) -> None:
+    sizes: list[int] = []
+
+    def counted(net: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        sizes.append(len(batch.image))
+        return squared(net, batch)
+
+    cut = Schedule(epochs=9, batch_size=4, lr=0.01, max_steps=5)
+    assert len(fit(job(cut, loss=counted), runtime, tmp_path / "cut")) == 2
+    assert sizes == [4, 4, 2, 4, 4]
+    sizes.clear()
+    whole = Schedule(epochs=2, batch_size=4, lr=0.01, drop_last=True)
+    fit(job(whole, loss=counted), runtime, tmp_path / "whole")
+    assert sizes == [4] * 4
+
+
+def test_few_images_are_not_left_out_altogether() -> None:
+    schedule = Schedule(epochs=2, batch_size=16, lr=0.01, drop_last=True)
+    assert [len(batch) for batch in batches(schedule, source(), torch.Generator())] == [NUM]
+
+
+def test_warmup_cosine_changes_the_rate_from_step_to_step_to_the_last_one(
+    runtime: Runtime, tmp_path: Path
+) -> None:
+    schedule = Schedule(epochs=9, batch_size=4, lr=0.5, lr_schedule="warmup_cosine", max_steps=20)
+    rates = [rate for epoch in range(7) for rate in lr_factors(schedule, source(), epoch)]
+    cosine = [0.55 + 0.45 * math.cos(math.pi * step / 18) for step in range(18)]
+    assert rates == pytest.approx([0.1, 0.55, *cosine])
+    records = fit(job(schedule), runtime, tmp_path)
+    assert [record["lr"] for record in records] == pytest.approx([r / 2 for r in rates[::3]])
+
+
+def test_the_optimizer_may_remember_the_largest_second_moment(
+    runtime: Runtime, tmp_path: Path
+) -> None:
+    schedule = Schedule(epochs=1, batch_size=4, lr=0.01, amsgrad=True)
+    fit(job(schedule), runtime, tmp_path)
+    stored, _ = checkpoint.load(tmp_path / "checkpoint.safetensors")
+    assert {"optimizer.0.max_exp_avg_sq", "optimizer.0.exp_avg_sq"} <= set(stored)
+
+
+def test_a_number_of_steps_below_0_is_refused() -> None:
+    with pytest.raises(ValueError, match="max_steps -1"):
+        Schedule(epochs=1, batch_size=2, lr=0.1, max_steps=-1)
 
 
 def test_a_group_has_its_own_rate(runtime: Runtime, tmp_path: Path) -> None:
@@ -231,16 +288,20 @@ def test_the_global_random_stream_is_left_alone(runtime: Runtime, tmp_path: Path
 @pytest.mark.parametrize("monitor", ["", "val_loss"])
 @pytest.mark.parametrize("stop_after", [1, 2, 4])
 @pytest.mark.parametrize("between", [0.0, 1e9])
+@pytest.mark.parametrize("more", [{}, {"amsgrad": True, "max_steps": 13}])
 def test_an_interrupted_training_goes_on_bit_for_bit(
     stop_after: int,
     between: float,
+    more: dict[str, Any],
     monitor: str,
     runtime: Runtime,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", between)
-    schedule = Schedule(epochs=5, batch_size=4, lr=0.01, lr_schedule="cosine", monitor=monitor)
+    schedule = Schedule(
+        epochs=5, batch_size=4, lr=0.01, lr_schedule="cosine", monitor=monitor, **more
+    )
     measure = partial(loop.mean_losses, loss=squared, source=source((1, 2)), batch_size=2)
 
     def interrupted(net: nn.Module) -> dict[str, float]:

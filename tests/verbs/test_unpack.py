@@ -58,6 +58,21 @@ def test_classes_are_scanned_with_one_of_them_as_normal(
     assert main(["scan", str(out), "--normal-class=bird"]) == 0
 
 
+def test_a_medical_set_says_how_it_was_split(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng, out = np.random.default_rng(0), tmp_path / "out"
+    for number in range(7):
+        pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        write_image(tmp_path / "mri" / ("no" if number < 5 else "yes") / f"{number}.JPG", pixels)
+    assert main(["unpack", "brain_mri", str(tmp_path / "mri"), "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "7 images: 5 good, 2 tumor (7 .jpg)" in said
+    assert "4 normal images train, the other 1 and all anomalous ones test" in said
+    assert said.strip().endswith(f"next: leanet scan {out}")
+    assert len(list((out / "train" / "good").iterdir())) == 4
+
+
 def test_mistakes_end_in_a_line_or_two(
     campus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

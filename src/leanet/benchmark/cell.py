@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from leanet.benchmark.suite import Cell, DataSet, Row, Suite, cell_options, effective, slug
 from leanet.config import to_dict
@@ -18,7 +18,9 @@ from leanet.data.class_list import Classes
 from leanet.data.weak import WeakSplit
 from leanet.files import read_json, write_json
 from leanet.methods import catalog, leanet
+from leanet.methods.map_catalog import name_of
 from leanet.methods.map_models import map_model, trainings
+from leanet.methods.map_sources import own_config
 from leanet.methods.recipe import Material
 from leanet.prepare import Options, decode_samples, find_samples, folds_of
 from leanet.records import Fold
@@ -140,24 +142,33 @@ def map_jobs(suite: Suite, cells: list[Cell], out: Path) -> list[MapJob]:
     """The map models that these cells need, each once."""
     jobs: dict[str, MapJob] = {}
     for cell in cells:
-        config = cell.row.config
-        if not isinstance(config, leanet.Config) or config.map_source is not None:
-            continue  # a map source is looked after by the cell itself
+        options = _map_options(cell)
+        if options is None:
+            continue
         opened = open_data(suite, cell.data, cell.seed, out, need_of(cell.row))
         fold = opened.folds[cell.fold]
-        for number, indices in enumerate(trainings(config.map_mode, fold)):
-            options = json.dumps(to_dict(config.map_model), sort_keys=True)
-            key = f"{cell.data.name} {cell.seed} {options} {indices}"
+        told = json.dumps([name_of(options), to_dict(options)], sort_keys=True)
+        for number, indices in enumerate(trainings(cell.row.config.map_mode, fold)):
+            key = f"{cell.data.name} {cell.seed} {told} {indices}"
             jobs.setdefault(key, MapJob(cell=cell, training=number))
     return list(jobs.values())
 
 
 def run_map_job(suite: Suite, job: MapJob, out: Path) -> None:
     """Train one map model, unless it is there."""
-    config = job.cell.row.config
-    opened = open_data(suite, job.cell.data, job.cell.seed, out, need_of(job.cell.row))
-    indices = trainings(config.map_mode, opened.folds[job.cell.fold])[job.training]
-    map_model(config.map_model, indices, opened.material, opened.runtime)
+    cell = job.cell
+    opened = open_data(suite, cell.data, cell.seed, out, need_of(cell.row))
+    indices = trainings(cell.row.config.map_mode, opened.folds[cell.fold])[job.training]
+    map_model(_map_options(cell), indices, opened.material, opened.runtime)
+
+
+def _map_options(cell: Cell) -> Any:
+    """The options of the method that is trained to draw a cell's maps; None where there is none, or
+    a folder draws them, which the cell itself looks after."""
+    config = cell.row.config
+    if not isinstance(config, leanet.Config):
+        return None
+    return own_config(config.map_source, config.map_model, config.map_options)
 
 
 def _silent(text: str) -> None:

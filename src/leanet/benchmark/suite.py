@@ -19,6 +19,10 @@ that the held-out images of each fold choose, and, labelled as optimistic, the o
 images would. Shares in `keep_positive` are no alternatives but other data: they are compared share
 by share, over the `draw`s of each.
 
+Relative paths in `data` and `weights` begin at the folder of `--data_root`, or of the file. The
+`map_source` of a LEA-Net row may be a YAML file with a map method and its options (relative to the
+suite): its content becomes part of the row.
+
 With `folds: 0` there is one trial for each seed, on the data sets' own split into training and test
 part. With a list of baselines each row is compared with the last one above it.
 """
@@ -30,12 +34,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from leanet.config import UsageError, from_dict, merged, nearest, to_dict
 from leanet.methods import catalog
+from leanet.methods.map_sources import map_method
 from leanet.prepare import Options
 from leanet.report.results import baselines_of, fold_numbers, members, read_published
 
@@ -106,7 +111,8 @@ def slug(name: str) -> str:
 
 
 def read_suite(file: Path, data_root: Path | None = None) -> Suite:
-    """A suite from its file; relative data paths are below `data_root`, or below the file.
+    """A suite from its file; relative paths of data are below `data_root`, or below the file, and
+    so are those of weights, and those of map sources below the file, if something is there.
 
     Raises:
         ValueError: an unknown key, method, option, baseline or table, two names that would share a
@@ -126,7 +132,8 @@ def read_suite(file: Path, data_root: Path | None = None) -> Suite:
             "data sets' own split into training and test part"
         )
     data = tuple(_data_set(str(k), v, data_root or file.parent) for k, v in given["data"].items())
-    rows = _all_rows(given["methods"], given.get("common") or {})
+    place = _Place(file.parent, data_root or file.parent)
+    rows = _all_rows(given["methods"], given.get("common") or {}, place)
     _distinct([one.name for one in data])
     _distinct([row.name for row in rows])
     groups = dict.fromkeys([row.group for row in rows] + [row.name for row in rows])
@@ -176,16 +183,46 @@ def cell_options(suite: Suite, data: DataSet, seed: int) -> Options:
     )
 
 
-def _all_rows(methods: Mapping[str, Any], common: Mapping[str, Any]) -> tuple[Row, ...]:
+class _Place(NamedTuple):
+    """Where the relative paths of map sources and weights in the options of rows begin."""
+
+    suite: Path
+    weights: Path
+
+    def found(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Options of a row with its map source and weights where they are."""
+        values, source = dict(values), values.get("map_source")
+        if source is not None:
+            own = (self.suite / source).exists()
+            values["map_source"] = source = str(self.suite / source if own else source)
+            if Path(source).is_file():
+                name, options = map_method(source)
+                values["map_source"] = name
+                values["map_options"] = merged(options, values.get("map_options") or {})
+        if values.get("map_options"):
+            values["map_options"] = self._weighed(values["map_options"])
+        return self._weighed(values)
+
+    def _weighed(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        file = self.weights / str(options.get("weights") or "")
+        return {**options, "weights": str(file)} if file.is_file() else dict(options)
+
+
+def _all_rows(
+    methods: Mapping[str, Any], common: Mapping[str, Any], place: _Place
+) -> tuple[Row, ...]:
     used = [catalog.find(str(_part(name, spec, "method"))) for name, spec in methods.items()]
     options = {field for recipe in used for field in recipe.config.__dataclass_fields__}
     for key in common:
         if key not in options:
             raise UsageError(f"common: no method here has an option {key!r}{nearest(key, options)}")
-    return tuple(row for name, spec in methods.items() for row in _rows(str(name), spec, common))
+    named = ((str(name), spec) for name, spec in methods.items())
+    return tuple(row for name, spec in named for row in _rows(name, spec, common, place))
 
 
-def _rows(name: str, spec: Mapping[str, Any], common: Mapping[str, Any]) -> list[Row]:
+def _rows(
+    name: str, spec: Mapping[str, Any], common: Mapping[str, Any], place: _Place
+) -> list[Row]:
     """The row of this name, or one for every member that `each` makes."""
     method = str(_part(name, spec, "method"))
     recipe = catalog.find(method)
@@ -205,7 +242,7 @@ def _rows(name: str, spec: Mapping[str, Any], common: Mapping[str, Any]) -> list
     shared = {key: value for key, value in common.items() if key in known}
     base = merged(merged(recipe.presets[preset] if preset else {}, shared), own)
     if spec.get("each") is None:
-        config = from_dict(recipe.config, base)
+        config = from_dict(recipe.config, place.found(base))
         return [Row(name=name, group=name, member="", method=method, config=config)]
     return [
         Row(
@@ -213,7 +250,7 @@ def _rows(name: str, spec: Mapping[str, Any], common: Mapping[str, Any]) -> list
             group=name,
             member=member.name,
             method=method,
-            config=from_dict(recipe.config, merged(base, member.options)),
+            config=from_dict(recipe.config, place.found(merged(base, member.options))),
         )
         for member in members(spec["each"])
     ]

@@ -4,7 +4,8 @@ The map of `Negative/001.jpg` is `Negative/001.jpg.png` or `Negative/001.png` be
 maps, or the same with another image suffix, in upper or lower case; the first one that is there
 counts, in the order of `SUFFIXES`. A file of floats holds the map itself. Files of integers (8 or
 16 bits, colors count by their luma) hold shares of a full scale, which `maps.json` at the top of
-the folder may tell: {"full_scale": 150, "unit": "dE00"}; without it the full scale is 1.
+the folder may tell: {"full_scale": 150, "unit": "dE00"}; without it the full scale is 1. A box
+"valid": [left, top, right, bottom] there says that maps say nothing beyond it.
 """
 
 from __future__ import annotations
@@ -34,11 +35,13 @@ _LISTED: Final = 5
 
 
 class MapFolder(NamedTuple):
-    """A folder of maps: the value of the brightest integer, and its unit."""
+    """A folder of maps: the value of the brightest integer, its unit, and the share of each side
+    at whose ends the maps say nothing."""
 
     path: Path
     full_scale: float
     unit: str
+    border: float = 0.0
 
 
 def open_map_folder(path: Path, full_scale: float = 1.0, unit: str = "given") -> MapFolder:
@@ -53,7 +56,20 @@ def open_map_folder(path: Path, full_scale: float = 1.0, unit: str = "given") ->
     full_scale = float(facts.get("full_scale", facts.get("D", full_scale)))
     if not 0 < full_scale < math.inf:
         raise ValueError(f"{file}: full_scale is {full_scale}; it must be positive and finite")
-    return MapFolder(path, full_scale, str(facts.get("unit", unit)))
+    return MapFolder(path, full_scale, str(facts.get("unit", unit)), _border(file, facts))
+
+
+def _border(file: Path, facts: Mapping[str, Any]) -> float:
+    """The share of a side before the valid box, which lies in the middle."""
+    if "valid" not in facts:
+        return 0.0
+    box = [float(end) for end in facts["valid"]]
+    if len(box) != 4 or not 0 <= box[0] == box[1] < box[2] == box[3]:
+        raise ValueError(
+            f"{file}: valid is {facts['valid']}; give [left, top, right, bottom] of a square in "
+            "the middle of the maps, or leave it out"
+        )
+    return box[0] / (box[0] + box[2])
 
 
 def find_maps(folder: MapFolder, images: Sequence[Path], root: Path) -> list[Path]:

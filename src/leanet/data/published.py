@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from leanet.config import UsageError, nearest
 from leanet.data.fundus import unpack_lag
+from leanet.data.medical import KINDS, unpack_medical
 from leanet.data.surveillance import EVERY, unpack_shanghaitech
 from leanet.data.thumbnails import CLOTHES, DIGITS, unpack_cifar10, unpack_idx
 from leanet.files import TEMPORARY, write_json
@@ -23,6 +25,10 @@ SETS: Final = {
     "cifar10": "data_batch_1.bin to data_batch_5.bin, test_batch.bin, batches.meta.txt",
     "shanghaitech": "training/frames, testing/frames, testing/test_pixel_mask or test_frame_mask",
     "lag": "non_glaucoma and suspicious_glaucoma, each with image and attention_map",
+    "brain_mri": "no and yes",
+    "busi": "normal, benign and malignant, masks beside the images",
+    "covid19": "train and test, each with NORMAL and PNEUMONIA",
+    "sipakmed": "im_Parabasal and four more, each with CROPPED",
 }
 MARK: Final = "unpacked.json"  # says that a folder was made here, and from what
 Tell = Callable[[str], None]
@@ -72,6 +78,7 @@ def _unpackers(every: int | None, tell: Tell) -> dict[str, Callable[[Path, Path]
             source, out, EVERY if every is None else every, tell
         ),
         "lag": lambda source, out: unpack_lag(source, out, tell),
+        **{name: partial(unpack_medical, name, tell=tell) for name in KINDS},
     }
 
 

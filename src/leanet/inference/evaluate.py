@@ -41,6 +41,7 @@ from leanet.inference.predict import (
     tell_left_out,
     verdict,
 )
+from leanet.ops.covered import in_words
 from leanet.ops.metrics import image_metrics, transductive_metrics
 from leanet.ops.metrics import transductive as scale_by_test
 from leanet.ops.stats import Interval
@@ -110,8 +111,7 @@ def evaluate(  # noqa: PLR0913 - the options of a verb, by name
     judging: _Judging = partial(judge, detector, device=device, batch_size=batch_size)
     points = map_points(detector, map_threshold)
     pixel = start_tally(samples, lambda few: judging(_paths(few), bad=[]), points, seed)
-    if pixel is None and any(sample.mask for sample in samples):
-        tell("this detector draws no maps, so there are no pixel figures")
+    _tell_of_map(detector.img_size, points.border, samples, pixel, tell)
     bad: list[UnreadableImageError] = []
     judged, scores = _collect(judging(_paths(samples), bad=bad), samples, pixel, bad)
     bad += [] if pixel is None else pixel.bad_masks
@@ -147,6 +147,15 @@ class _Judging(Protocol):
     def __call__(
         self, paths: Sequence[Path], *, bad: list[UnreadableImageError]
     ) -> Iterator[Outputs]: ...
+
+
+def _tell_of_map(
+    side: int, border: int, samples: Sequence[Sample], pixel: PixelTally | None, tell: Tell
+) -> None:
+    if border:
+        tell(in_words(side, border))
+    if pixel is None and any(sample.mask for sample in samples):
+        tell("this detector draws no maps, so there are no pixel figures")
 
 
 def _paths(samples: Sequence[Sample]) -> list[Path]:

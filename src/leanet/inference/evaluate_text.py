@@ -102,7 +102,7 @@ def _table(
     title: str, rows: Mapping[str, Mapping[str, float]], columns: Mapping[str, str]
 ) -> list[str]:
     cells = [[title, *columns.values()]]
-    cells += [[name, *(_figure(row[key]) for key in columns)] for name, row in rows.items()]
+    cells += [[name, *(_cell(key, row[key]) for key in columns)] for name, row in rows.items()]
     widths = [max(len(row[k]) for row in cells) for k in range(len(cells[0]))]
     return [
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in cells
@@ -137,6 +137,11 @@ def _pixels_in_words(evaluation: Evaluation) -> list[str]:
         f"over {int(figures['num_images'])} images with {int(figures['num_regions'])} marked "
         "regions; best: at the threshold that suits these very images best"
     ]
+    if outside := int(figures.get("num_regions_outside", 0)):
+        lines.append(
+            f"left out {outside} marked regions that the map does not cover; "
+            f"{int(figures['num_outside'])} anomalous images have no other"
+        )
     if evaluation.num_unmasked:
         lines.append(f"left out {evaluation.num_unmasked} anomalous images without a mask")
     return lines
@@ -156,6 +161,13 @@ def _percent(share: float) -> str:
     percent = 100 * share
     whole = f"{percent:.0f}"
     return f"{percent:.1f}" if whole in ("0", "100") and percent not in (0, 100) else whole
+
+
+def _cell(key: str, value: float) -> str:
+    """A threshold has the unit of its map or score, so it may be very small or very large."""
+    if key == "threshold" and 0 < abs(value) < 0.1:
+        return f"{value:.3g}"
+    return f"{value:.0f}" if abs(value) >= 1000 else _figure(value)
 
 
 def _figure(value: float) -> str:

@@ -43,6 +43,7 @@ from leanet.inference.heatmap import MAP_TOP
 from leanet.inference.judge import full_float32
 from leanet.inference.pictures import picture_names
 from leanet.inference.predict import Tell, refuse_earlier, tell_left_out, verdict
+from leanet.ops.covered import covered_box, inside
 from leanet.progress import Progress
 
 FIGURES, ARRAYS, FACTS = "figures", "arrays", "explain.json"
@@ -274,13 +275,21 @@ def _photos(arrays: Arrays, detector: Explaining) -> list[Photo]:
             color = np.rint(255 * np.clip(array, 0, 1)).astype(np.uint8)
             photos.append(Photo(key, color.transpose(1, 2, 0)))
         elif key == "map":
-            planes.append(Photo("map", array, Scale(0, top, MAP_COLORS, unit, s, "s")))
+            shown = _covered(array, getattr(detector, "map_border", 0))
+            planes.append(Photo("map", shown, Scale(0, top, MAP_COLORS, unit, s, "s")))
         elif key.startswith(ATTENTION.strip()):
             planes.append(Photo(key, array, Scale(0, 1, ATTENTION_COLORS)))
         else:
             ends = float(array.min()), float(array.max())
             planes.append(Photo(key, array, Scale(*ends, FEATURE_COLORS)))
     return [*photos, *planes]
+
+
+def _covered(plane: NDArray[np.float32], border: int) -> NDArray[np.float32]:
+    """A map [h, w] whose border, where it says nothing, is masked."""
+    size = (plane.shape[0], plane.shape[1])
+    outside = ~inside(size, covered_box(size, len(plane), border))
+    return np.ma.masked_array(plane, outside) if border else plane
 
 
 def _notes(points: Sequence[Point], names: Sequence[str]) -> list[str]:

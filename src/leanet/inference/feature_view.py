@@ -26,6 +26,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -37,6 +38,7 @@ from leanet.ops.maps import resize
 Plane = NDArray[np.float32]
 
 MAP_COLORS, ATTENTION_COLORS, FEATURE_COLORS = "inferno", "viridis", "cividis"
+NOTHING: Final = "#808080"  # where a map says nothing
 SHARPNESS: Final = 2  # pixels of the file per pixel of the layout
 INK, MUTED, LINE, HOT, GOOD = "#1b2733", "#5a6a7f", "#c9d1db", "#bd4b0a", "#2c7a4b"
 
@@ -59,7 +61,8 @@ class Scale(NamedTuple):
 
 
 class Photo(NamedTuple):
-    """A picture beside the points: uint8 [H, W, 3], or values [H, W] with their scale."""
+    """A picture beside the points: uint8 [H, W, 3], or values [H, W] with their scale; masked ones
+    say nothing and are grey."""
 
     name: str
     array: NDArray[Any]
@@ -160,7 +163,8 @@ class _Canvas:
             axes.imshow(photo.array, interpolation="bicubic")
             return
         high = scale.high if scale.high > scale.low else scale.low + 1
-        axes.imshow(photo.array, cmap=scale.colors, vmin=scale.low, vmax=high)
+        colors = colormaps[scale.colors].with_extremes(bad=NOTHING)
+        axes.imshow(photo.array, cmap=colors, vmin=scale.low, vmax=high)
 
     def bar(self, x: float, y: float, width: float, scale: Scale, middle: str = "") -> Axes:
         """A color bar with its ends in numbers, the mark, and words between the ends."""

@@ -51,7 +51,10 @@ def judge_fold(
         return scores, None
     if tally.bad_masks:
         tell(f"left out of the pixel figures: {'; '.join(map(str, tally.bad_masks))}")
-    return scores, tally.figures()
+    figures = tally.figures()
+    if outside := int(figures.get("num_outside", 0)):
+        tell(f"all marks of {outside} anomalous images lie where the map does not cover them")
+    return scores, figures
 
 
 def _judged(detector: Detector, data: Pictures, indices: Sequence[int]) -> Iterator[Outputs]:

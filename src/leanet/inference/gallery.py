@@ -22,11 +22,12 @@ from leanet.data.cache import Cache, images_in_unit_range
 from leanet.data.images import UnreadableImageError, read_mask, write_map
 from leanet.data.scan import relative_name
 from leanet.files import replacing, write_json
-from leanet.inference.pictures import picture_names
+from leanet.inference.pictures import FULL_SCALE_TOPS, map_facts, picture_names
+from leanet.ops.half_and_half import half_and_half
 from leanet.records import Prediction, Sample
 
 FULL_SCALE = 150.0  # dE00; color differences of sRGB images stay below
-FULL_SCALES = {"L1": 1.0, "L2": 1.0, "attention": 1.0}  # of other units, which lie in [0, 1]
+FULL_SCALES = {"dE00": FULL_SCALE, "L1": 1.0, "L2": 1.0, "attention": 1.0}  # the most of a unit
 GALLERY_SIZE = 32
 BATCH = 16
 
@@ -60,8 +61,7 @@ class Pictures(Protocol):
 @torch.inference_mode()
 def save_maps(detector: Explaining, data: Pictures, indices: Sequence[int], folder: Path) -> None:
     """Write the map of each image, and `maps.json`, which says which file is whose."""
-    unit = getattr(detector, "map_unit", None)
-    full_scale = FULL_SCALES.get(unit or "", FULL_SCALE)
+    unit, full_scale = getattr(detector, "map_unit", None), full_scale_of(detector)
     clipped, files = 0, {}
     names = picture_names([data.samples[index].path for index in indices])
     for start in range(0, len(indices), BATCH):
@@ -69,14 +69,24 @@ def save_maps(detector: Explaining, data: Pictures, indices: Sequence[int], fold
         anomaly_map = detector(images_in_unit_range(data.images.take(chosen))).map
         if anomaly_map is None:
             return
+        side = anomaly_map.shape[-1]
         for index, plane in zip(chosen, anomaly_map[:, 0].cpu().numpy(), strict=True):
             path = data.samples[index].path
             clipped += write_map(folder / names[path], plane, full_scale)
             files[names[path].as_posix()] = str(path)
     if files:
-        facts: dict[str, Any] = {"unit": unit} if unit else {}
-        facts |= {"full_scale": full_scale, "bits": 16, "clipped_pixels": clipped, "maps": files}
+        facts = map_facts(full_scale, unit, side, getattr(detector, "map_border", 0))
+        facts |= {"clipped_pixels": clipped, "maps": files}
         write_json(folder / "maps.json", facts)
+
+
+def full_scale_of(detector: Any) -> float:
+    """The map value of the brightest code: the most that the unit allows, or, in a unit without a
+    natural end such as a distance, a multiple of where the colors of heat maps end."""
+    unit, top = (getattr(detector, name, None) for name in ("map_unit", "map_top"))
+    if unit in FULL_SCALES:
+        return FULL_SCALES[unit]
+    return FULL_SCALE_TOPS * float(top) if unit and top else FULL_SCALE
 
 
 @torch.inference_mode()
@@ -90,13 +100,18 @@ def save_gallery(
     root: Path,
 ) -> None:
     """Write `gallery.safetensors` for some of the test images: wrongly judged ones (`wrong`) first,
-    then evenly over the ranking by score; its metadata lists their paths."""
+    then those that stand for all (`half_and_half`), then evenly over the ranking by score. Its
+    metadata lists their paths, and as `drawn` those that stand for all."""
     if not indices:
         return
-    ranking = np.argsort(scores["score"], kind="stable")
-    places = np.unique(np.linspace(0, len(ranking) - 1, min(GALLERY_SIZE, len(ranking))).round())
-    spread = [indices[ranking[int(place)]] for place in places]
-    chosen = list(dict.fromkeys([*wrong[: GALLERY_SIZE // 2], *spread]))[:GALLERY_SIZE]
+    tested = [data.samples[index] for index in indices]
+    lots = half_and_half([one.label for one in tested], [one.kind for one in tested])
+    drawn = [indices[place] for place in lots]
+    first = list(dict.fromkeys([*wrong[: GALLERY_SIZE // 2], *drawn]))
+    ranking = [indices[place] for place in np.argsort(scores["score"], kind="stable")]
+    rest = [index for index in ranking if index not in first]
+    places = np.linspace(0, len(rest) - 1, min(GALLERY_SIZE - len(first), len(rest))).round()
+    chosen = [*first, *(rest[int(place)] for place in places)]
     pictures: dict[str, list[Tensor]] = {}
     for start in range(0, len(chosen), BATCH):
         raw = data.images.take(chosen[start : start + BATCH])
@@ -112,9 +127,12 @@ def save_gallery(
     if any(mask is not None for mask in masks):
         empty = torch.zeros(1, *tensors["image"].shape[2:], dtype=torch.uint8)
         tensors["mask"] = torch.stack([empty if mask is None else mask for mask in masks])
-    paths = [relative_name(data.samples[index].path, root) for index in chosen]
+    names = {
+        key: json.dumps([relative_name(data.samples[index].path, root) for index in some])
+        for key, some in (("paths", chosen), ("drawn", drawn))
+    }
     with replacing(folder / "gallery.safetensors") as temporary:
-        save_file(tensors, temporary, {"paths": json.dumps(paths)})
+        save_file(tensors, temporary, names)
 
 
 def _mask(file: Path | None, side: int) -> Tensor | None:

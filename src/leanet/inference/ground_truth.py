@@ -12,6 +12,10 @@ image has no region that a map could overlap: `iou_NAME` at each threshold that 
 pooled over these images, `image_iou_NAME` the mean of their own IoUs, and two ceilings.
 `oracle_iou` is the best of all thresholds for this very map. `oracle_iou_grid` is what a map of as
 few places as the detector's would reach that knew the masks.
+
+Where a map leaves out the border of the image (`map_border`), so do all pixel figures. A marked
+region outside is no region, and an anomalous image all of whose marks lie there counts with its
+normal pixels; `num_outside` and `num_regions_outside` say how many there are of both.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ from numpy.typing import NDArray
 from leanet.data.images import UnreadableImageError, read_mask
 from leanet.inference.judge import Outputs
 from leanet.ops import pixels
+from leanet.ops.covered import Box, covered_box, extended, inside
 from leanet.ops.maps import best_grid_map, resize
 from leanet.records import NORMAL, Sample
 
@@ -39,17 +44,21 @@ Judging = Callable[[Sequence[Sample]], Iterator[Outputs]]
 
 class MapPoints(NamedTuple):
     """Where a map is judged: at the caller's threshold, at those that the detector names, and
-    beside the ceiling of the grid of `grid` x `grid` places that the map comes from."""
+    beside the ceiling of the grid of `grid` x `grid` places that the map comes from; its outer
+    `border` pixels say nothing."""
 
     given: float | None = None
     named: Mapping[str, float] = {}
     grid: int | None = None
+    border: int = 0
 
 
 def map_points(detector: Any, given: float | None = None) -> MapPoints:
-    """What a detector says of its own map, if it does (`map_thresholds`, `map_grid`)."""
+    """What a detector says of its own map, if it does (`map_thresholds`, `map_grid`,
+    `map_border`)."""
     named = dict(getattr(detector, "map_thresholds", {}))
-    return MapPoints(given, named, getattr(detector, "map_grid", None))
+    border = getattr(detector, "map_border", 0)
+    return MapPoints(given, named, getattr(detector, "map_grid", None), border)
 
 
 def spread(samples: Sequence[Sample]) -> list[Sample]:
@@ -60,14 +69,15 @@ def spread(samples: Sequence[Sample]) -> list[Sample]:
 
 
 def draw_edges(
-    batches: Iterator[Outputs], thresholds: Iterable[float], seed: int
+    batches: Iterator[Outputs], thresholds: Iterable[float], seed: int, border: int = 0
 ) -> NDArray[np.float64] | None:
-    """Edges [E] from random pixels of these images, and the thresholds; None without maps."""
+    """Edges [E] from random pixels of these images, without the border of their maps, and the
+    thresholds; None without maps."""
     rng = np.random.default_rng(seed)
     drawn: list[NDArray[np.float32]] = []
     for batch in batches:
         for anomaly_map in () if batch.maps is None else batch.maps:
-            pixel = anomaly_map.ravel()
+            pixel = anomaly_map[covered_box(anomaly_map.shape, len(anomaly_map), border)].ravel()
             drawn.append(rng.choice(pixel, min(EDGE_PIXELS, pixel.size), replace=False))
     return pixels.edges_from(np.concatenate(drawn), thresholds=thresholds) if drawn else None
 
@@ -79,7 +89,7 @@ def start_tally(
     if not any(sample.mask for sample in samples):
         return None
     exact = [*points.named.values(), *([] if points.given is None else [points.given])]
-    edges = draw_edges(judging(spread(samples)), exact, seed)
+    edges = draw_edges(judging(spread(samples)), exact, seed, points.border)
     return None if edges is None else PixelTally(edges, points)
 
 
@@ -96,6 +106,8 @@ class PixelTally:
         self.num_images = 0
         self.num_anomalous = 0
         self.num_unmasked = 0  # anomalous, without a readable mask
+        self.num_outside = 0  # anomalous, all of whose marks lie in the border of the map
+        self.num_regions_outside = 0
         self.bad_masks: list[UnreadableImageError] = []
 
     def add(self, sample: Sample, size: tuple[int, int], anomaly_map: NDArray[np.float32]) -> None:
@@ -108,12 +120,14 @@ class PixelTally:
         if mask is None:
             self.num_unmasked += 1
             return
-        plane = resize(torch.from_numpy(anomaly_map)[None, None], size)[0, 0].numpy()
+        box = covered_box(size, len(anomaly_map), self.points.border)
+        whole = torch.from_numpy(extended(anomaly_map, self.points.border))
+        plane = resize(whole[None, None], size)[0, 0].numpy()
         self.num_images += 1
         if sample.label == NORMAL:
-            self.normal.add(plane, mask)
+            self.normal.add(plane, mask, inside(size, box))
         else:
-            self._add_anomalous(plane, mask)
+            self._add_anomalous(plane, mask, box)
 
     def figures(self) -> dict[str, float]:
         """Of all images AUROC, average precision, AUPRO, best F1 and IoU, and F1 and IoU at the
@@ -143,19 +157,27 @@ class PixelTally:
         if self.points.grid is not None:
             figures["map_grid"] = float(self.points.grid)
             figures["oracle_iou_grid"] = pixels.best_iou(self.ceiling)
+        if self.points.border:
+            figures["num_outside"] = float(self.num_outside)
+            figures["num_regions_outside"] = float(self.num_regions_outside)
         return figures
 
-    def _add_anomalous(self, plane: NDArray[np.float32], mask: NDArray[np.bool_]) -> None:
+    def _add_anomalous(self, plane: NDArray[np.float32], mask: NDArray[np.bool_], box: Box) -> None:
         self.num_anomalous += 1
-        self.anomalous.add(plane, mask)
+        before = self.anomalous.num_regions
+        self.anomalous.add(plane, mask, inside((mask.shape[0], mask.shape[1]), box))
+        if self.points.border:
+            seen = self.anomalous.num_regions - before
+            self.num_regions_outside += pixels.num_regions(mask) - seen
+            self.num_outside += bool(mask.any()) and seen == 0
         for name, threshold in self.points.named.items():
-            iou = pixels.image_iou(plane, mask, threshold)
+            iou = pixels.image_iou(plane[box], mask[box], threshold)
             if not np.isnan(iou):  # an empty mask in which nothing is found
                 total, num = self.ious[name]
                 self.ious[name] = total + iou, num + 1
         if self.points.grid is not None:
-            truth = torch.from_numpy(mask.astype(np.float32))[None, None]
-            self.ceiling.add(best_grid_map(truth, self.points.grid)[0, 0].numpy(), mask)
+            truth = torch.from_numpy(mask[box].astype(np.float32))[None, None]
+            self.ceiling.add(best_grid_map(truth, self.points.grid)[0, 0].numpy(), mask[box])
 
     def _mask(self, sample: Sample, size: tuple[int, int]) -> NDArray[np.bool_] | None:
         """Ground truth at the image's size; None for an anomalous image that has none."""

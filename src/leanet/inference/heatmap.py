@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from leanet.ops.covered import covered_box, extended, greyed, inside
 from leanet.ops.maps import resize
 
 MAP_TOP: Final = 30.0  # dE00, a difference between plainly different colors
@@ -36,24 +37,31 @@ def overlay(
     *,
     top: float = MAP_TOP,
     contour: float | None = None,
+    border: int = 0,
 ) -> NDArray[np.uint8]:
     """RGB picture [H, W, 3] under a map [h, w], as [H, W, 3] at the picture's own resolution.
 
     The map is resized bilinearly. Values <= 0 leave the picture as it is, `top` and more get the
     last color at the highest opacity. With `contour`, a line encloses the pixels whose value is
-    at least that. Raises `ValueError` for other shapes or types, a map that is not finite, and a
-    `top` that is not positive.
+    at least that. Of a square map the outer `border` pixels say nothing: there the picture is grey.
+    Raises `ValueError` for other shapes or types, a map that is not finite, and a `top` that is not
+    positive.
     """
     _check(image, anomaly_map, top)
     height, width = image.shape[:2]
-    planes = torch.from_numpy(np.ascontiguousarray(anomaly_map, dtype=np.float32))[None, None]
+    whole = np.ascontiguousarray(extended(anomaly_map, border), dtype=np.float32)
+    planes = torch.from_numpy(whole)[None, None]
     values: NDArray[np.float32] = resize(planes, (height, width))[0, 0].numpy()
     blended = image.copy()
     for start in range(0, height, _ROWS):
         rows = slice(start, start + _ROWS)
         blended[rows] = _blend(image[rows], values[rows] / top)
+    box = covered_box((height, width), len(anomaly_map), border)
+    if border:
+        blended = greyed(blended, box)
     if contour is not None:
-        blended[_outline(values >= contour)] = _CONTOUR_COLOR
+        found = (values >= contour) & inside((height, width), box)
+        blended[_outline(found)] = _CONTOUR_COLOR
     return blended
 
 

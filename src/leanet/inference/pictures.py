@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +50,16 @@ def picture_names(paths: Sequence[Path]) -> dict[Path, Path]:
     return names
 
 
+def map_facts(full_scale: float, unit: str | None, side: int, border: int) -> dict[str, Any]:
+    """What `maps.json` says of maps of `side` px: `valid` is the box [left, top, right, bottom] in
+    which they say something, where that is not all."""
+    facts: dict[str, Any] = {"unit": unit} if unit else {}
+    facts |= {"full_scale": full_scale, "bits": 16}
+    if border:
+        facts["valid"] = [border, border, side - border, side - border]
+    return facts
+
+
 @dataclass(frozen=True, kw_only=True)
 class Pictures:
     """Which pictures go to `out`, and how they are scaled."""
@@ -58,6 +69,8 @@ class Pictures:
     contour: float | None  # map value at which a line is drawn
     heatmaps: bool
     maps: bool
+    border: int = 0  # px at each side of a map that say nothing
+    unit: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.top < math.inf:
@@ -70,9 +83,11 @@ class Pictures:
         names = picture_names(paths)
         waiting: deque[Future[int]] = deque()
         clipped: list[int] = []  # pixels of each map
+        side = 0  # of the maps
         with ThreadPoolExecutor(READER_THREADS) as pool:
             for index, batch in enumerate(batches):
                 if batch.maps is not None:
+                    side = batch.maps.shape[-1]
                     jobs = zip(batch.paths, batch.maps, strict=True)
                     waiting.extend(pool.submit(self._draw, p, names[p], m) for p, m in jobs)
                 elif index == 0:
@@ -82,7 +97,8 @@ class Pictures:
                 yield batch
             clipped += [job.result() for job in waiting]
         if self.maps and clipped:
-            facts = {"full_scale": FULL_SCALE_TOPS * self.top, "bits": 16}
+            full_scale = FULL_SCALE_TOPS * self.top
+            facts = map_facts(full_scale, self.unit, side, self.border)
             facts |= {"maps": len(clipped), "clipped_pixels": sum(clipped)}
             write_json(self.out / MAPS / "maps.json", facts)
 
@@ -99,8 +115,8 @@ class Pictures:
     def _draw(self, path: Path, name: Path, anomaly_map: NDArray[np.float32]) -> int:
         """One image's pictures; the number of clipped pixels of its raw map."""
         if self.heatmaps:
-            heat = overlay(read_image(path), anomaly_map, top=self.top, contour=self.contour)
-            write_image(self.out / HEATMAPS / name, heat)
+            look: dict[str, Any] = {"top": self.top, "contour": self.contour, "border": self.border}
+            write_image(self.out / HEATMAPS / name, overlay(read_image(path), anomaly_map, **look))
         if not self.maps:
             return 0
         return write_map(self.out / MAPS / name, anomaly_map, FULL_SCALE_TOPS * self.top)

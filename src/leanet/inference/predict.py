@@ -26,6 +26,7 @@ from leanet.inference.class_tables import most_probable
 from leanet.inference.heatmap import MAP_TOP
 from leanet.inference.judge import Outputs, judge
 from leanet.inference.pictures import Pictures
+from leanet.ops.covered import in_words
 from leanet.progress import Progress
 from leanet.records import Detector
 
@@ -96,7 +97,8 @@ def predict(  # noqa: PLR0913 - the options of a verb, by name
     `out/heatmaps` gets a picture of every image at its own resolution, with `maps` `out/maps` the
     raw map as 16-bit PNG (`maps.json` says its scale), both under the image's place below the
     common folder of all images: `a.png` keeps its name, `a.jpg` becomes `a.jpg.png`. `map_top` is
-    the map value of the last color, 30 (dE00) if None; a line is drawn at `map_threshold`.
+    the map value of the last color, 30 (dE00) if None; a line is drawn at `map_threshold`. Where
+    the map leaves out the border of the image (`map_border`), pictures are grey there.
 
     A detector of several classes also gives the predicted one and the probability of each
     (p_CLASS); it has no score and no verdict, `threshold` None, if none of them is the normal one.
@@ -116,10 +118,14 @@ def predict(  # noqa: PLR0913 - the options of a verb, by name
         contour=map_threshold,
         heatmaps=heatmaps,
         maps=maps,
+        border=getattr(detector, "map_border", 0),
+        unit=getattr(detector, "map_unit", None),
     )
     check_options(threshold, batch_size)
     refuse_earlier(out, (PREDICTIONS,), overwrite=overwrite)
     pictures.refuse_as_images(paths)
+    if pictures.border:
+        tell(in_words(detector.img_size, pictures.border))
     classes: tuple[str, ...] = getattr(detector, "classes", ())
     bad: list[UnreadableImageError] = []
     judged: list[Judged] = []

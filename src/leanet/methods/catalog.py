@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from leanet.config import nearest
 from leanet.methods import attention, classifier, leanet
-from leanet.methods.map_catalog import MAP_METHODS
+from leanet.methods.map_catalog import MAP_METHODS, READY_METHODS
 from leanet.methods.recipe import Method
 
 METHODS: dict[str, Method] = {
     **MAP_METHODS,
+    **READY_METHODS,
     "classifier": Method(
         attention.Config, classifier.PRESETS, classifier.train, classifier.build, True
     ),

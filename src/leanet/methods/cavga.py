@@ -22,8 +22,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from leanet.data.cache import images_in_unit_range
-from leanet.data.folds import hold_out
 from leanet.data.loader import Part, Source
 from leanet.data.pretraining import leak_remark, leaked
 from leanet.data.scan import relative_name
@@ -31,8 +29,8 @@ from leanet.data.weak import draw_weak
 from leanet.methods.cavga_config import PRESETS, Config
 from leanet.methods.cavga_monitor import warnings_of
 from leanet.methods.cavga_training import Game, train_players
+from leanet.methods.normal_limits import map_quantiles, split_normals
 from leanet.methods.recipe import (
-    INFERENCE_BATCH,
     DetectorModule,
     Experience,
     HeldOut,
@@ -46,7 +44,6 @@ from leanet.networks.dcgan_weights import load_dcgan
 from leanet.networks.timm_stages import hub_weights
 from leanet.networks.weights import load_tensors, read_weights
 from leanet.ops.cavga import attention, honest_limits, missing, normalized
-from leanet.ops.maps import PixelHistogram
 from leanet.ops.metrics import Threshold, choose_threshold
 from leanet.progress import say_once
 from leanet.records import ANOMALOUS, NORMAL, Fold, Prediction, Sample
@@ -54,7 +51,6 @@ from leanet.runtime import Runtime
 
 __all__ = ["PRESETS", "CavgaDetector", "Config", "build", "train"]
 
-FEWEST_FOR_HOLD_OUT, FEWEST_HELD = 20, 5  # with fewer training normals all of them train
 WEAK_SHARE = 1 / 8  # of a batch: anomalous images, drawn again and again
 PAPER_MAP_THRESHOLD, HONEST_MAP_QUANTILE = 0.5, 0.995
 HUB_ENCODER = "resnet18.tv_in1k"
@@ -184,8 +180,7 @@ def train(
             images to learn from; a term that became NaN.
     """
     require_side(config.kind, data.img_size, config.stem_pool)
-    normals = tuple(i for i in fold.train if data.labels[i] == NORMAL)
-    rest, held = _split(config, normals, data, runtime) if experience is None else (normals, ())
+    rest, held = split_normals(fold, data, runtime.seed, experience, config.val_fraction)
     weak = _weak_images(config, fold, data, runtime.seed)
     with runtime.seeded(fold.name, "cavga"):
         detector = build(config, data.img_size, {}).to(runtime.device)
@@ -229,7 +224,8 @@ def _limit(
 ) -> tuple[HeldOut, dict[str, Threshold]]:
     """Set the limits of scores and map by normal images; the scores that they come from, those of
     cross-validation where there are some, and the working points."""
-    detector.map_thresholds["honest"] = _map_limit(detector, data, normals)
+    (limit,) = map_quantiles(detector, data, normals, (HONEST_MAP_QUANTILE,))
+    detector.map_thresholds["honest"] = limit
     if experience is not None:
         detector.limits = _limits_of(experience.held_out, data)
         return experience.held_out, _thresholds(experience.held_out, data)
@@ -281,19 +277,6 @@ def _tell_leaks(weights: Path, test: Sequence[Sample], remarks: dict[str, Any]) 
             remarks["notices"].append(leak_remark(weights, test))
 
 
-def _split(
-    config: Config, normals: tuple[int, ...], data: Material, runtime: Runtime
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The normals to learn from and those held out: at least five, none of fewer than 20."""
-    if not normals:
-        raise ValueError("CAVGA learns from normal images, and the training part has none")
-    if len(normals) < FEWEST_FOR_HOLD_OUT or config.val_fraction == 0:
-        return normals, ()
-    fraction = max(config.val_fraction, FEWEST_HELD / len(normals))
-    rest, held = hold_out(normals, data.samples, fraction, seed=runtime.seed)
-    return tuple(rest), tuple(held)
-
-
 def _weak_images(config: Config, fold: Fold, data: Material, seed: int) -> tuple[int, ...]:
     """The anomalous images of the training part to learn from."""
     if not config.weak:
@@ -312,18 +295,6 @@ def _weak_images(config: Config, fold: Fold, data: Material, seed: int) -> tuple
 def _source(data: Material, indices: Sequence[int], weak: tuple[int, ...] = ()) -> Source:
     extra = (Part(weak, WEAK_SHARE),) if weak else ()
     return Source(images=data.images, labels=data.labels, indices=tuple(indices), extra=extra)
-
-
-@torch.inference_mode()
-def _map_limit(detector: CavgaDetector, data: Material, normals: Sequence[int]) -> float:
-    """The honest working point: a high quantile of the pixels of normals."""
-    pixels = PixelHistogram()
-    for start in range(0, len(normals), INFERENCE_BATCH):
-        image = images_in_unit_range(data.images.take(normals[start : start + INFERENCE_BATCH]))
-        anomaly_map = detector(image).map
-        assert anomaly_map is not None
-        pixels.add(anomaly_map)
-    return pixels.quantile(HONEST_MAP_QUANTILE)
 
 
 def _limits_of(held_out: HeldOut, data: Material) -> tuple[float, float]:

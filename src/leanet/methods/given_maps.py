@@ -35,9 +35,10 @@ class GivenMaps(DetectorModule):
     """Detector: the map [B, 1, S, S] that was given for an image, in the unit of its file; the
     score [B] is its mean. It has no weights, and a stored one knows no images."""
 
-    def __init__(self, img_size: int, unit: str, full_scale: float = 1.0) -> None:
+    def __init__(self, img_size: int, unit: str, full_scale: float = 1.0, border: int = 0) -> None:
         super().__init__()
         self.img_size, self.map_unit, self.map_top = img_size, unit, 0.0
+        self.map_border = border
         self.full_scale = full_scale  # of the integers in the files that it was trained with
         self._known: dict[str, np.ndarray[Any, Any]] = {}
 
@@ -74,8 +75,9 @@ class GivenMaps(DetectorModule):
         return Prediction(map_score(anomaly_map), anomaly_map)
 
     def extra(self) -> dict[str, Any]:
-        """Unit and full scale of the files."""
-        return {"unit": self.map_unit, "full_scale": self.full_scale}
+        """Unit and full scale of the files, and the border in which they say nothing."""
+        facts = {"unit": self.map_unit, "full_scale": self.full_scale}
+        return {**facts, "border": self.map_border}
 
 
 def maps_of(folder: MapFolder, data: Material) -> GivenMaps:
@@ -86,7 +88,8 @@ def maps_of(folder: MapFolder, data: Material) -> GivenMaps:
     """
     paths = find_maps(folder, [sample.path for sample in data.samples], data.root)
     planes = cache_maps(paths, folder.full_scale, data.img_size, data.run / "cache")
-    given = GivenMaps(data.img_size, folder.unit, folder.full_scale)
+    border = round(folder.border * data.img_size)
+    given = GivenMaps(data.img_size, folder.unit, folder.full_scale, border)
     for start in range(0, len(paths), INFERENCE_BATCH):
         chosen = range(start, min(start + INFERENCE_BATCH, len(paths)))
         given.give(_images(data.images, chosen), [planes[k, 0] for k in chosen])

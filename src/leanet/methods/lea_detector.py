@@ -12,7 +12,8 @@ from leanet.methods.recipe import DetectorModule
 from leanet.methods.supervised import Normalize, one_logit
 from leanet.networks.leanet import AdnInput, LEANet, LEAOutput, adn_input
 from leanet.ops.fusion import Fusion, fuse
-from leanet.ops.maps import MapScale, map_score, to_network
+from leanet.ops.map_steps import MapPreparation, prepare_map
+from leanet.ops.maps import MapScale, map_score
 from leanet.records import Prediction
 
 DARKEST = 1e-3  # dE00 added to map means before the logarithm
@@ -53,23 +54,25 @@ class LEADetector(DetectorModule):
         reader: Reader,
         *,
         drawn_by: dict[str, Any],
-        scale: MapScale,
+        preparation: MapPreparation,
         fusion: Fusion,
         decide: str,
         network_size: int | None = None,
     ) -> None:
         super().__init__()
         self.network, self.map_model, self.reader = network, map_model, reader
-        self.scale, self.fusion, self.decide = scale, fusion, decide
+        self.preparation, self.scale = preparation, preparation.scale
+        self.fusion, self.decide = fusion, decide
         self.drawn_by = drawn_by  # what the map model is, for `rebuild`
         self.img_size = map_model.img_size
         self.network_size = network_size or self.img_size  # of image and map in the networks
-        self.map_unit, self.map_top = map_model.map_unit, scale.divisor
+        self.map_unit, self.map_top = map_model.map_unit, self.scale.divisor
+        self.map_border, self.map_grid = map_model.map_border, map_model.map_grid
 
     def forward(self, image: Tensor) -> Prediction:
         """Images [B, 3, S, S] in [0, 1] -> Prediction."""
         anomaly_map, output = self._run(image)
-        parts = named_scores(output, to_network(anomaly_map, self.scale), self.scale)
+        parts = named_scores(output, prepare_map(anomaly_map, self.preparation), self.scale)
         fused = fuse(self.fusion, parts)
         score = fused if self.decide == "fused" else parts[self.decide]
         return Prediction(score, anomaly_map, parts={"fused": fused, **parts})
@@ -92,7 +95,7 @@ class LEADetector(DetectorModule):
         that is given takes the place of the map model's."""
         if network_map is None:
             drawn = self._at_network_size(self.map_model(image).map)
-            network_map = to_network(drawn, self.scale)
+            network_map = prepare_map(drawn, self.preparation)
         return self.reader.prepare(self._at_network_size(image), network_map), network_map
 
     def logits_of(self, output: Any, head: str = "") -> Tensor:
@@ -109,10 +112,10 @@ class LEADetector(DetectorModule):
         return self.network.named_strengths()
 
     def extra(self) -> dict[str, Any]:
-        """The map model, the scale of its map and the fusion of the scores."""
+        """The map model, what becomes of its map, and the fusion of the scores."""
         return {
             "map_model": self.drawn_by,
-            "scale": self.scale._asdict(),
+            **self.preparation.to_dict(),
             "fusion": self.fusion.to_dict(),
             "map_top": self.map_top,
             "network_size": self.network_size,
@@ -121,7 +124,7 @@ class LEADetector(DetectorModule):
     def _run(self, image: Tensor) -> tuple[Tensor, LEAOutput]:
         anomaly_map = self.map_model(image).map
         image, seen = (self._at_network_size(planes) for planes in (image, anomaly_map))
-        return anomaly_map, self.reader(self.network, image, to_network(seen, self.scale))
+        return anomaly_map, self.reader(self.network, image, prepare_map(seen, self.preparation))
 
     def _at_network_size(self, planes: Tensor) -> Tensor:
         """Planes [B, C, S, S] at the side that the networks were trained on."""

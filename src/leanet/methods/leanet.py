@@ -23,13 +23,14 @@ import torch
 from torch import Tensor, nn
 
 from leanet.config import option
-from leanet.methods import colorizer, supervised
+from leanet.methods import colorizer, map_options, supervised
 from leanet.methods.choice import train_best
 from leanet.methods.extra import Extra
 from leanet.methods.given_maps import GivenMaps
 from leanet.methods.lea_detector import LEADetector, Reader
 from leanet.methods.lea_measures import measure_attention, scores_on_maps
-from leanet.methods.map_models import MapMode, TrainingMaps, training_maps
+from leanet.methods.map_models import TrainingMaps, training_maps
+from leanet.methods.map_options import steps_of
 from leanet.methods.map_sources import describe, find_source, rebuild
 from leanet.methods.recipe import (
     Experience,
@@ -52,14 +53,14 @@ from leanet.networks.leanet import (
     point_stride,
 )
 from leanet.ops.fusion import Fusion, fit_fusion, fuse
-from leanet.ops.maps import MapScale
+from leanet.ops.map_steps import MapPreparation
 from leanet.records import Batch, Fold
 from leanet.runtime import Runtime
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(supervised.Config):
-    """Options of LEA-Net, beside those of the plain classifier."""
+class Config(map_options.Config):
+    """Options of LEA-Net, beside those of the plain classifier and of its maps."""
 
     self_attention: Literal["none", "se", "cbam", "eca", "simam", "srm"] = option(
         "none", "attention module inside every block of the classifier, as in the LEA-Net program"
@@ -95,14 +96,6 @@ class Config(supervised.Config):
     decide: Literal["fused", "adn", "aan"] = option(
         "fused", "which output is the score; all of them are reported"
     )
-    map_mode: MapMode = option(
-        "out_of_fold",
-        "training maps by models that have not seen the image, or in_sample as in the paper",
-    )
-    map_source: str | None = option(
-        None, "run folder or folder of maps that the maps come from instead of training map_model"
-    )
-    map_model: colorizer.Config = option(colorizer.Config, "options of the map model")
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -123,7 +116,7 @@ def build(config: Config, img_size: int, extra: dict[str, Any]) -> LEADetector:
         rebuild(extra["map_model"], img_size),
         Reader(Normalize(config.mean, config.std), config.adn_input),
         drawn_by=extra["map_model"],
-        scale=MapScale(**extra["scale"]),
+        preparation=MapPreparation.from_dict(extra),
         fusion=Fusion.from_dict(extra["fusion"]),
         decide=config.decide,
         network_size=side,
@@ -172,7 +165,8 @@ def train(
     if len(chosen_from) > 1:
         return train_best(train, chosen_from, fold, data, folder, runtime, experience)
     (config,) = chosen_from.values()
-    source = find_source(config.map_source, config.map_model, data, runtime)
+    steps = steps_of(config)
+    source = find_source(config.map_source, config.map_model, data, runtime, config.map_options)
     begun = begin(config, fold, data, runtime, experience)
     extras = supervised.extras_of(config, fold, begun.rest, data, folder, runtime)
     if extras and isinstance(source.fixed, GivenMaps):
@@ -180,6 +174,7 @@ def train(
             f"--map_source {config.map_source} has no maps of synthetic or generated images; leave "
             "one of them out, or let a map model draw the maps"
         )
+    source = dataclasses.replace(source, steps=steps)
     maps = training_maps(source, config.map_mode, fold, data, folder, runtime, extras)
     prepared = Prepared(begun, maps, describe(source, maps.model), extras=extras)
     return train_prepared(config, prepared, fold, data, folder, runtime, experience)
@@ -293,7 +288,7 @@ def train_prepared(
         maps.model,
         reader,
         drawn_by=prepared.drawn_by,
-        scale=maps.scale,
+        preparation=maps.preparation,
         fusion=fusion,
         decide=config.decide,
         network_size=data.img_size,

@@ -30,19 +30,21 @@ from torch import Tensor
 from leanet.config import to_dict
 from leanet.data.cache import Cache, images_in_unit_range
 from leanet.data.loader import Joined
-from leanet.files import reserve
+from leanet.files import reserve, write_json
 from leanet.methods.detector_file import read_detector, write_detector
 from leanet.methods.extra import Extra, extra_sources, joined
 from leanet.methods.map_catalog import find_map_method, name_of
 from leanet.methods.recipe import INFERENCE_BATCH, DetectorModule, Material
-from leanet.ops.maps import MapScale, PixelHistogram, fit_scale, to_network
+from leanet.ops.map_steps import AS_IT_IS, MapPreparation, MapSteps, fit_steps, prepare_map
+from leanet.ops.maps import MapScale, PixelHistogram, blur
+from leanet.progress import say_once
 from leanet.records import NORMAL, Fold
 from leanet.runtime import Runtime
 from leanet.training.checkpoint import WEIGHTS
 from leanet.training.loop import forget
 
 MapMode = Literal["out_of_fold", "in_sample"]
-MAPS = "maps.f32"
+MAPS, FACTS = "maps.f32", "maps.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +52,8 @@ class MapSource:
     """Where maps come from: a method of `leanet.methods.map_catalog`, told by its options, that is
     trained anew on each part, or a `fixed` detector that draws all of them.
 
-    quantile and headroom make the scale of the maps, as in `leanet.ops.maps.fit_scale`; `told` says
-    in a few words what the maps are.
+    quantile and headroom make the scale of the maps, as in `leanet.ops.maps.fit_scale`; `steps` is
+    what else becomes of them; `told` says in a few words what the maps are.
     """
 
     config: Any
@@ -59,6 +61,7 @@ class MapSource:
     fixed: DetectorModule | None = None
     quantile: float = 0.999
     headroom: float = 4.0
+    steps: MapSteps = AS_IT_IS
 
     def model(self, indices: Sequence[int], data: Material, runtime: Runtime) -> DetectorModule:
         """What draws maps for those who know the normal images among `indices`."""
@@ -75,13 +78,18 @@ class MapSource:
 
 class TrainingMaps(NamedTuple):
     """maps: network maps in [0, 1] of all samples, [N, 1, S, S] (zero outside the fold's training
-    part), then of the extra images; model: draws the maps of new images; scale: from a raw map to a
-    network map; remarks."""
+    part), then of the extra images; model: draws the maps of new images; preparation: from a raw
+    map to a network map; remarks."""
 
     maps: Cache
     model: DetectorModule
-    scale: MapScale
+    preparation: MapPreparation
     remarks: dict[str, Any]
+
+    @property
+    def scale(self) -> MapScale:
+        """Of the network maps."""
+        return self.preparation.scale
 
 
 def training_maps(
@@ -94,8 +102,9 @@ def training_maps(
     extras: Sequence[Extra] = (),
 ) -> TrainingMaps:
     """Train (or take from the run folder) the map models of a fold and draw its training maps into
-    a file in `folder`, which may be deleted after the training. The map of an extra image comes
-    from the model that draws that of the sample it was made from."""
+    a file in `folder`, which may be deleted after the training; `maps.json` beside it says how they
+    were made. The map of an extra image comes from the model that draws that of the sample it was
+    made from."""
     images, from_sample = joined(data, extras), _by_sample(extras, len(data.samples))
     shape = (len(images), 1, data.img_size, data.img_size)
     folder.mkdir(parents=True, exist_ok=True)
@@ -111,22 +120,32 @@ def training_maps(
     if left := [e for made in from_sample.values() for e in made]:
         draw(model, images, left, maps)
     normals = [i for i in fold.train if data.labels[i] == NORMAL]
-    scale = fit_scale(_planes(maps, normals), source.quantile, source.headroom)
+    planes = _planes(maps, normals)
+    preparation = fit_steps(source.steps, planes, source.quantile, source.headroom)
     remarks = {
         "map_source": source.told,
         "map_mode": made,
-        "map_scale": scale._asdict(),
+        "map_scale": preparation.scale._asdict(),
+        "map_steps": preparation.steps._asdict(),
+        "map_level": preparation.level,
         "map_mean_training_normals": float(np.mean([maps[i].mean() for i in normals])),
-        "map_shift": map_shift(model, scale, source.quantile, fold, data),
+        "map_shift": map_shift(model, preparation, source.quantile, fold, data),
     }
+    if model.map_border:
+        remarks["notices"] = [_cropped(model.map_border)]
+    write_json(folder / FACTS, {"unit": model.map_unit, "seed": runtime.seed, **remarks})
     for index in (*fold.train, *range(len(data.samples), len(images))):
-        maps[index] = to_network(torch.from_numpy(maps[index]), scale).numpy()
-    return TrainingMaps(Cache(maps, runtime.device), model, scale, remarks)
+        maps[index] = prepare_map(torch.from_numpy(maps[index])[None], preparation)[0].numpy()
+    return TrainingMaps(Cache(maps, runtime.device), model, preparation, remarks)
 
 
 @torch.inference_mode()
 def map_shift(
-    model: DetectorModule, scale: MapScale, quantile: float, fold: Fold, data: Material
+    model: DetectorModule,
+    preparation: MapPreparation,
+    quantile: float,
+    fold: Fold,
+    data: Material,
 ) -> float | None:
     """How much brighter the maps of unseen normal images are: the high quantile of the test
     normals' pixels in multiples of that of the training normals, 1 = no shift. None without test
@@ -136,8 +155,8 @@ def map_shift(
     for chosen in _chunks(normals):
         anomaly_map = model(images_in_unit_range(data.images.take(chosen))).map
         assert isinstance(anomaly_map, Tensor)
-        pixels.add(anomaly_map)
-    return pixels.quantile(quantile) / scale.divisor if normals else None
+        pixels.add(blur(anomaly_map, preparation.steps.blur))
+    return pixels.quantile(quantile) / preparation.scale.divisor if normals else None
 
 
 def trainings(mode: MapMode, fold: Fold) -> list[tuple[int, ...]]:
@@ -178,6 +197,15 @@ def draw(
         anomaly_map = model(images_in_unit_range(images.take(chosen))).map
         assert isinstance(anomaly_map, Tensor)
         target[chosen] = anomaly_map.cpu().numpy()
+
+
+def _cropped(border: int) -> str:
+    notice = (
+        f"the maps are 0 in {border} px at each side, which their model does not look at "
+        "(crop: center); crop: none lets it see the whole image"
+    )
+    say_once(f"notice: {notice}")
+    return notice
 
 
 def _planes(maps: np.ndarray[Any, Any], indices: Sequence[int]) -> Iterable[Tensor]:

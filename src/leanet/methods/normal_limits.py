@@ -76,7 +76,7 @@ def conclude(
     scores of normal and anomalous images say."""
     detector.eval()
     shown = normals.held or normals.rest
-    limit = map_limit(detector, data, shown, MAP_QUANTILE)
+    detector.map_low, limit = map_quantiles(detector, data, shown, (0.5, MAP_QUANTILE))
     detector.map_thresholds = {"honest": limit}
     detector.map_top = TOP * limit or 1.0
     remarks["threshold_in_sample"] = not normals.held and experience is None
@@ -89,10 +89,10 @@ def conclude(
 
 
 @torch.inference_mode()
-def map_limit(
-    detector: DetectorModule, data: Material, normals: Sequence[int], quantile: float
-) -> float:
-    """A quantile of the pixels of the maps of some normal images, without the uncovered border."""
+def map_quantiles(
+    detector: DetectorModule, data: Material, normals: Sequence[int], wanted: Sequence[float]
+) -> list[float]:
+    """Quantiles of the pixels of the maps of some normal images, without the uncovered border."""
     pixels, border = PixelHistogram(), detector.map_border
     for start in range(0, len(normals), INFERENCE_BATCH):
         image = images_in_unit_range(data.images.take(normals[start : start + INFERENCE_BATCH]))
@@ -100,4 +100,4 @@ def map_limit(
         assert anomaly_map is not None
         side = anomaly_map.shape[-1] - border
         pixels.add(anomaly_map[..., border:side, border:side])
-    return pixels.quantile(quantile)
+    return [pixels.quantile(one) for one in wanted]

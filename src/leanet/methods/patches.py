@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from leanet.config import option
 from leanet.data.cache import images_in_unit_range
 from leanet.methods.recipe import DetectorModule, Material
-from leanet.networks.frozen import FrozenFeatures
+from leanet.networks.frozen import STRIDES, FrozenFeatures
 from leanet.ops.maps import blur, resize
 from leanet.records import Prediction
 
@@ -59,7 +59,7 @@ class Config:
     )
 
 
-def features_of(config: Config, img_size: int) -> FrozenFeatures:
+def features_of(config: Config, img_size: int, strides: Sequence[int] = STRIDES) -> FrozenFeatures:
     """The backbone that the options name, with random weights."""
     return FrozenFeatures(
         config.backbone,
@@ -68,6 +68,7 @@ def features_of(config: Config, img_size: int) -> FrozenFeatures:
         mean=config.mean,
         std=config.std,
         model_args=config.backbone_args,
+        strides=strides,
     )
 
 
@@ -89,13 +90,14 @@ class PatchDetector(DetectorModule):
     """Detector: score [B], map [B, 1, S, S] >= 0, both in the unit of the distance."""
 
     map_unit = "distance"
+    strides: tuple[int, ...] = STRIDES  # of the feature maps, where the options name none
 
     def __init__(self, config: Config, img_size: int) -> None:
         super().__init__()
         self.config: Any = config
         self.img_size, self.map_border = img_size, border_of(config, img_size)
-        self.features = features_of(config, img_size)
-        self.network = self.features
+        self.features = features_of(config, img_size, self.strides)
+        self.__dict__["network"] = self.features  # not registered: it is stored once
 
     def distances(self, maps: list[Tensor]) -> Tensor:
         """Feature maps -> distances to what is normal, [B, 1, h, w], on the grid of the first."""
@@ -110,7 +112,8 @@ class PatchDetector(DetectorModule):
         """Images [B, 3, S, S] in [0, 1] -> feature maps of the part that is looked at, float32."""
         border, side = self.map_border, self.img_size - self.map_border
         with torch.autocast(image.device.type, enabled=False):
-            return self.features(image[..., border:side, border:side].float())
+            maps: list[Tensor] = self.features(image[..., border:side, border:side].float())
+        return maps
 
     def forward(self, image: Tensor) -> Prediction:
         """Images [B, 3, S, S] in [0, 1] -> Prediction."""

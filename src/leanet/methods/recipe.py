@@ -72,6 +72,7 @@ class DetectorModule(nn.Module):
     logits: tuple[str, ...] = ()  # outputs that are logits: 0 = probability 0.5
     map_unit: str | None = None  # unit of the map; None = there is no map
     map_top: float | None = None  # where the color scale of heat maps ends, in that unit
+    map_low: float | None = None  # the median of held-out normal pixels, where it is known
     map_thresholds: dict[str, float] = {}  # named working points of the map  # noqa: RUF012
     map_grid: int | None = None  # side of the grid that the map was enlarged from
     map_border: int = 0  # px at each side of the image that the map does not cover; it is 0 there

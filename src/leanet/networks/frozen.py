@@ -7,7 +7,6 @@ weights nor the statistics of its BatchNorms. Layers behind the last map that is
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from leanet.networks.timm_stages import has_fixed_size, hub_weights
+from leanet.networks.timm_stages import has_fixed_size, hub_weights, require_hub
 from leanet.networks.weights import load_tensors, read_weights
 
 STRIDES = (4, 8, 16)  # of the maps that are taken where none are named
@@ -27,9 +26,10 @@ STRIDES = (4, 8, 16)  # of the maps that are taken where none are named
 class FrozenFeatures(nn.Module):
     """Images [B, 3, S, S] in [0, 1] -> feature maps [B, C_i, h_i, w_i], shallow ones first.
 
-    `indices` name timm's feature levels; None takes those of stride 4, 8 and 16 (of a plain vision
-    transformer three blocks, evenly spaced). `mean` and `std` are what the backbone's images were
-    normalized with. The weights are random until `load`; `model_args` go to timm's model.
+    `indices` name timm's feature levels; None takes those of the `strides` (of a plain vision
+    transformer as many blocks, the last ones of three that are evenly spaced). `mean` and `std` are
+    what the backbone's images were normalized with. The weights are random until `load`;
+    `model_args` go to timm's model.
 
     Raises ValueError for an unknown name, a backbone without such maps, an index that it does not
     have, or an argument that it does not take.
@@ -47,21 +47,22 @@ class FrozenFeatures(nn.Module):
         mean: Sequence[float],
         std: Sequence[float],
         model_args: Mapping[str, Any] | None = None,
+        strides: Sequence[int] = STRIDES,
     ) -> None:
         super().__init__()
         self.name = name
         self._make = partial(_create, name, img_size, dict(model_args or {}))
         self.backbone: Any = self._make()
         levels = _levels(self.backbone)
-        self.indices = _indices(name, [stride for stride, _ in levels], indices)
+        self.indices = _indices(name, [stride for stride, _ in levels], indices, strides)
         self.strides = tuple(levels[i][0] for i in self.indices)
         self.channels = tuple(levels[i][1] for i in self.indices)
-        self.grid = math.ceil(img_size / self.strides[0])  # side of the first map
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
         _cut(self.backbone, self.indices)
         self.requires_grad_(False)
         self.eval()
+        self.grid = self._look(img_size)  # side of the first map
 
     def load(self, weights: Path | None = None) -> None:
         """Take the weights of a file, under timm's names, or without one those of timm's hub.
@@ -69,6 +70,7 @@ class FrozenFeatures(nn.Module):
         Raises ValueError for weights that do not fit, or a hub that cannot be reached.
         """
         if weights is None:
+            require_hub(self.name)
             tensors, source = hub_weights(self.name), f"timm model {self.name}"
         else:
             tensors, source = read_weights(weights), f"{weights} for timm model {self.name}"
@@ -76,6 +78,24 @@ class FrozenFeatures(nn.Module):
         load_tensors(whole, tensors, source=source)
         _cut(whole, self.indices)
         self.backbone.load_state_dict(whole.state_dict())
+
+    @torch.no_grad()
+    def _look(self, img_size: int) -> int:
+        """Run a black image once: the side of the first map (not all backbones have the one that
+        their stride promises). The maps must be square and have the channels of timm's table."""
+        try:
+            maps = self(torch.zeros(1, 3, img_size, img_size))
+            got = [tuple(one.shape) for one in maps]
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            raise ValueError(f"timm model {self.name} sees no {img_size} px: {error}") from error
+        sides = [shape[-1] for shape in got]
+        if got != [(1, c, n, n) for c, n in zip(self.channels, sides, strict=True)]:
+            raise ValueError(
+                f"timm model {self.name} gives features of the shapes {got}, not maps of "
+                f"{', '.join(map(str, self.channels))} channels; choose another backbone, such as "
+                "resnet18"
+            )
+        return int(sides[0])
 
     def train(self, mode: bool = True) -> FrozenFeatures:
         """Stays in evaluation mode: the statistics of BatchNorm are frozen as well."""
@@ -144,8 +164,10 @@ def _levels(model: Any) -> list[tuple[int, int]]:
     return [(int(level["reduction"]), int(level["num_chs"])) for level in listed]
 
 
-def _indices(name: str, strides: list[int], wanted: Sequence[int] | None) -> tuple[int, ...]:
-    """The feature levels to take."""
+def _indices(
+    name: str, strides: list[int], wanted: Sequence[int] | None, usual: Sequence[int]
+) -> tuple[int, ...]:
+    """The feature levels to take: the wanted ones, else those of the usual strides."""
     known = range(len(strides))
     if wanted is not None:
         wrong = [i for i in wanted if i not in known]
@@ -157,11 +179,11 @@ def _indices(name: str, strides: list[int], wanted: Sequence[int] | None) -> tup
             )
         return tuple(wanted)
     if len(set(strides)) == 1:
-        return tuple(round(k * (len(strides) - 1) / 3) for k in (1, 2, 3))
+        return tuple(round(k * (len(strides) - 1) / 3) for k in (1, 2, 3))[-len(usual) :]
     found = {stride: i for i, stride in enumerate(strides)}  # the last level of a stride
-    if not set(STRIDES) <= set(found):
+    if not set(usual) <= set(found):
         raise ValueError(
             f"{name} has feature maps of stride {', '.join(map(str, sorted(found)))}, not of all "
-            f"of {', '.join(map(str, STRIDES))}; name others by --feature_indices"
+            f"of {', '.join(map(str, usual))}; name others by --feature_indices"
         )
-    return tuple(found[stride] for stride in STRIDES)
+    return tuple(found[stride] for stride in usual)

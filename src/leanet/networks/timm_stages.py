@@ -19,13 +19,17 @@ Every network is run once when it is built, and refused if it does not keep what
 from __future__ import annotations
 
 import difflib
+import socket
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import timm
 import torch
+from huggingface_hub import constants, try_to_load_from_cache
 from timm.models import FeatureListNet
 from timm.models._features import FeatureGetterNet
 from timm.models.efficientnet import EfficientNetFeatures
@@ -35,6 +39,7 @@ from torch import Tensor, nn
 from leanet.networks.blocks import StagedClassifier
 from leanet.networks.weights import load_tensors, read_weights
 
+HUB_SECONDS = 5.0  # until a hub that does not answer counts as out of reach
 ADVICE = "choose one with plain stages: resnet18, mobilenetv3_small_100, regnetx_002, ..."
 
 
@@ -129,6 +134,27 @@ def hub_weights(name: str) -> dict[str, Tensor]:
     Raises ValueError if the hub cannot be reached.
     """
     return dict(_create(name, pretrained=True, model_args={}).state_dict())
+
+
+def require_hub(name: str) -> None:
+    """Raise ValueError where the weights of a timm model can be had neither from the cache of
+    timm's hub nor from the network: the hub's own client goes on trying for a minute."""
+    config = timm.get_pretrained_cfg(name)
+    if config is not None and config.hf_hub_id:
+        files = ("model.safetensors", "pytorch_model.bin")
+        if any(isinstance(try_to_load_from_cache(config.hf_hub_id, f), str) for f in files):
+            return
+    place = urlsplit(constants.ENDPOINT)
+    if place.hostname is None or getproxies():
+        return
+    try:
+        socket.create_connection((place.hostname, place.port or 443), HUB_SECONDS).close()
+    except OSError as error:
+        raise ValueError(
+            f"the weights of timm model {name} cannot be downloaded: {place.hostname} cannot be "
+            f"reached ({error}). Give a file of them by --weights, or take random ones by "
+            "--pretrained false, which find little"
+        ) from error
 
 
 def _feature_list(

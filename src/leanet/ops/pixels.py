@@ -184,9 +184,14 @@ def best_iou(counts: PixelCounts) -> float:
     return best / (2 - best)
 
 
+def num_regions(mask: ArrayLike) -> int:
+    """How many 8-connected regions a ground truth [H, W] marks."""
+    return int(ndimage.label(np.asarray(mask) != 0, structure=_EIGHT_CONNECTED)[1])
+
+
 def image_iou(anomaly_map: ArrayLike, mask: ArrayLike, threshold: float) -> float:
-    """Intersection over union of one image, map and ground truth [H, W], score >= threshold called
-    anomalous; nan when the union is empty.
+    """Intersection over union of one image, map and ground truth of one shape, score >= threshold
+    called anomalous; nan when the union is empty.
 
     >>> image_iou([[0.9, 0.6], [0.1, 0.2]], [[1, 0], [0, 1]], 0.5)
     0.3333333333333333

@@ -29,6 +29,7 @@ from leanet.methods.map_models import TrainingMaps
 from leanet.methods.map_sources import FOLDER
 from leanet.methods.recipe import DetectorModule, Material
 from leanet.ops.color import lab_to_rgb
+from leanet.ops.map_steps import MapPreparation
 from leanet.ops.maps import MapScale, PixelHistogram, scale_from, to_network
 from leanet.programs import trees
 from leanet.programs.flags import Phase2
@@ -90,7 +91,7 @@ def load_fold(tree: TreeFold, flags: Phase2, folder: Path, runtime: Runtime) -> 
         "map_scale": {**scale._asdict(), "rule": told},
         "normal_quantile_ratio": tree.facts.get("normal_quantile_ratio", _ratio(raw, data, fold)),
     }
-    training = TrainingMaps(Cache(maps, runtime.device), model, scale, {})
+    training = TrainingMaps(Cache(maps, runtime.device), model, MapPreparation(scale), {})
     names = (*tree.train.names, *tree.test.names)
     return Loaded(data, fold, names, training, drawn_by, facts)
 

@@ -169,10 +169,16 @@ def has_adversary(run: Run) -> bool:
 
 def training_charts(run: Run) -> list[Chart]:
     """A chart for every term and sign that the journals hold, a line per part."""
+    return charts_of(run, PLOTS, "cavga")
+
+
+def charts_of(run: Run, known: Sequence[Plot], prefix: str) -> list[Chart]:
+    """Those of the known plots that the journals have entries for, and the losses that none of them
+    shows; `prefix` keeps their names apart in a page."""
     parts = _parts(run)
     records = [record for part in parts for record in part.journal]
     keys = {key for record in records for key in record}
-    plots = [plot for plot in PLOTS if any(line.key in keys for line in plot.lines)]
+    plots = [plot for plot in known if any(line.key in keys for line in plot.lines)]
     told = {line.key for plot in plots for line in plot.lines}
     panels: list[tuple[Panel, str]] = [
         (partial(_panel, parts=parts, plot=plot), plot.says) for plot in plots
@@ -182,7 +188,9 @@ def training_charts(run: Run) -> list[Chart]:
         for name in loss_names(records)
         if f"train_{name}" not in told
     ]
-    return [Chart(draw_chart(f"cavga-{k}", panel), says) for k, (panel, says) in enumerate(panels)]
+    return [
+        Chart(draw_chart(f"{prefix}-{k}", panel), says) for k, (panel, says) in enumerate(panels)
+    ]
 
 
 def _parts(run: Run) -> list[Part]:

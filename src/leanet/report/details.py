@@ -13,6 +13,18 @@ from leanet.ops.stats import clopper_pearson
 from leanet.report.run import Part, Run
 from leanet.report.tables import Summary, number
 
+SIZES = {  # remark -> what it is
+    "channels": "Channels",
+    "places": "Places",
+    "candidates": "Candidates",
+    "bank_rows": "Entries of the bank",
+    "bank_mb": "Bank, MB",
+    "covariance_mb": "Covariances, MB",
+    "coreset_memory_mb": "To choose the bank, MB",
+    "coreset_disk_mb": "On the disk meanwhile, MB",
+    "peak_memory_mb": "Peak memory of the process, MB",
+    "peak_gpu_memory_mb": "Peak memory on the GPU, MB",
+}
 FEW_ANOMALOUS = 20  # test images below which recall is called uncertain
 RULES = {
     "f1": "best F1",
@@ -72,6 +84,17 @@ def gate_rows(run: Run) -> list[dict[str, Any]]:
         {"part": part.name, "point": point, "flat": point in _flat(part), **values}
         for part in (*run.folds, run.final)
         for point, values in part.remarks.get("gate", {}).items()
+    ]
+
+
+def sizes(run: Run) -> list[tuple[str, list[str]]]:
+    """What the trainings wrote down of sizes and memory: a title, and a figure per part, "" where
+    there is none."""
+    parts = (*run.folds, run.final)
+    return [
+        (title, ["" if name not in p.remarks else f"{p.remarks[name]:,.6g}" for p in parts])
+        for name, title in SIZES.items()
+        if any(name in part.remarks for part in parts)
     ]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
 
+from leanet.ops.covered import GREY, Box, covered_box, greyed, inside
 from leanet.report import pictures
 from leanet.report.pictures import ATTENTION_COLORS, FEATURE_COLORS, MAP_COLORS
 from leanet.report.run import Part, Run, Trial
@@ -41,10 +43,13 @@ Arrays = dict[str, NDArray[Any]]
 
 
 class Shown(NamedTuple):
-    """A test image with its arrays: image uint8 [3, H, W], and what else the detector gave."""
+    """A test image with its arrays: image uint8 [3, H, W], and what else the detector gave. Its map
+    says nothing in the outer `border` px; `drawn` if it was taken by lot, not for its score."""
 
     image: Trial
     arrays: Arrays
+    border: int = 0
+    drawn: bool = False
 
 
 class Picture(NamedTuple):
@@ -104,13 +109,24 @@ def choose(shown: Sequence[Shown]) -> list[Shown]:
     return sorted(first, key=lambda s: -s.image.scores["score"])
 
 
+def map_unit(run: Run) -> str:
+    """What the values of the maps are, in words."""
+    unit = run.card.get("map_unit") or "dE00"
+    if run.card["method"] != "cavga":
+        return str(unit).replace("dE00", "ΔE₀₀")
+    weak = str(run.config.get("variant", "")).endswith("_w")
+    if weak and run.config.get("weak_map") == "ca":
+        return "attention to anomalous"
+    return "missing attention to normal" if weak else "missing attention"
+
+
 def map_top(run: Run, shown: Sequence[Shown]) -> float:
     """The map value that gets the last color: the run's own, else one that 99.8 % of the pixels
     of the kept maps do not reach, rounded up to two digits."""
     given = run.card.get("map_top")
     if given:
         return float(given)
-    maps = [s.arrays["map"] for s in shown if "map" in s.arrays]
+    maps = [covered_map(s) for s in shown if "map" in s.arrays]
     top = float(np.quantile(np.stack(maps), 0.998)) if maps else 0.0
     if top <= 0:
         return 1.0
@@ -118,9 +134,26 @@ def map_top(run: Run, shown: Sequence[Shown]) -> float:
     return math.ceil(top / step) * step
 
 
+def map_low(run: Run) -> float:
+    """The map value that gets the first color: the median of held-out normal pixels where the run
+    knows it, as of distances, which are never near 0; else 0."""
+    known = [part.map_low for part in run.tested_parts if not math.isnan(part.map_low)]
+    return statistics.median(known) if known else 0.0
+
+
+def covered_map(shown: Shown) -> NDArray[np.float32]:
+    """The map [h, w] of an image without its border."""
+    plane: NDArray[np.float32] = shown.arrays["map"][0]
+    return plane[covered_box(_size(plane), len(plane), shown.border)]
+
+
 def map_digits(top: float) -> int:
-    """Decimals of the values of a map whose color scale ends at `top`."""
-    return 1 if top >= FINE_SCALE else 3
+    """Decimals of the values of a map whose color scale ends at `top`.
+
+    >>> map_digits(30.0), map_digits(1.0), map_digits(0.02)
+    (1, 3, 5)
+    """
+    return 1 if top >= FINE_SCALE else max(3, 3 - math.floor(math.log10(top)))
 
 
 def has_grids(shown: Sequence[Shown]) -> bool:
@@ -133,12 +166,12 @@ def has_masks(shown: Sequence[Shown]) -> bool:
     return any(s.arrays["mask"].any() for s in shown if "mask" in s.arrays)
 
 
-def cards(shown: Sequence[Shown], top: float) -> list[Card]:
+def cards(shown: Sequence[Shown], top: float, low: float = 0.0) -> list[Card]:
     """The pictures of each image."""
-    return [Card(s.image, [*_photos(s, top), *_attention(s)]) for s in shown]
+    return [Card(s.image, [*_photos(s, top, low), *_attention(s)]) for s in shown]
 
 
-def typical(shown: Sequence[Shown], top: float) -> list[Card]:
+def typical(shown: Sequence[Shown], top: float, low: float = 0.0) -> list[Card]:
     """The map view: of each kind, the normal ones first, the image with the middle score among
     those kept, what the map model makes of it, and its map."""
     kinds: dict[tuple[int, str], list[Shown]] = {}
@@ -146,10 +179,12 @@ def typical(shown: Sequence[Shown], top: float) -> list[Card]:
         if "map" in s.arrays:
             kinds.setdefault((s.image.label, s.image.kind), []).append(s)
     middle = [kinds[kind][len(kinds[kind]) // 2] for kind in sorted(kinds)[:MOST_KINDS]]
-    return [Card(s.image, [p for p in _photos(s, top) if p.name in MAP_PICTURES]) for s in middle]
+    return [
+        Card(s.image, [p for p in _photos(s, top, low) if p.name in MAP_PICTURES]) for s in middle
+    ]
 
 
-def examples(run: Run, shown: Sequence[Shown], top: float) -> list[Example]:
+def examples(run: Run, shown: Sequence[Shown], top: float, low: float = 0.0) -> list[Example]:
     """Some anomalous images and a normal one with every attention point, before and after.
 
     The anomalous ones have the highest scores, the normal one the middle score of its kind.
@@ -163,7 +198,7 @@ def examples(run: Run, shown: Sequence[Shown], top: float) -> list[Example]:
     return [
         Example(
             s.image,
-            [p for p in _photos(s, top) if p.name in EXAMPLE_PICTURES],
+            [p for p in _photos(s, top, low) if p.name in EXAMPLE_PICTURES],
             _points(s, strengths[s.image.fold]),
         )
         for s in (*anomalous[: EXAMPLES[0]], *middle[: EXAMPLES[1]])
@@ -175,16 +210,21 @@ def _load(part: Part) -> list[Shown]:
     if not file.exists():
         return []
     with safe_open(file, framework="np") as stored:
-        paths = json.loads(stored.metadata()["paths"])
+        paths, drawn = (json.loads(stored.metadata().get(k, "[]")) for k in ("paths", "drawn"))
         arrays = {name: stored.get_tensor(name) for name in sorted(stored.keys())}
     by_path = {image.path: image for image in part.tested}
     return [
-        Shown(by_path[path], {name: array[k] for name, array in arrays.items()})
+        Shown(
+            by_path[path],
+            {name: array[k] for name, array in arrays.items()},
+            part.map_border,
+            path in drawn,
+        )
         for k, path in enumerate(paths)
     ]
 
 
-def _photos(shown: Shown, top: float) -> list[Picture]:
+def _photos(shown: Shown, top: float, low: float) -> list[Picture]:
     """Image, what else is a color picture (repainted), map, overlay."""
     image = pictures.to_rgb(shown.arrays["image"])
     found = [Picture("image", pictures.photo_uri(image))]
@@ -192,18 +232,32 @@ def _photos(shown: Shown, top: float) -> list[Picture]:
         if name != "image" and len(array) == 3:
             found.append(Picture(name, pictures.photo_uri(pictures.to_rgb(array))))
     if "map" in shown.arrays:
-        mixed = pictures.overlay(image, shown.arrays["map"][0], top)
-        found += [*_map(shown, top), Picture("overlay", _outlined_uri(mixed, shown))]
+        above = np.maximum(shown.arrays["map"][0] - np.float32(low), 0)
+        mixed = pictures.overlay(image, above, top - low)
+        if shown.border:
+            mixed = greyed(mixed, _covered(shown))
+        found += [*_map(shown, top, low), Picture("overlay", _outlined_uri(mixed, shown))]
     return found
 
 
-def _map(shown: Shown, top: float) -> list[Picture]:
+def _map(shown: Shown, top: float, low: float) -> list[Picture]:
     if "map" not in shown.arrays:
         return []
-    plane = shown.arrays["map"][0]
-    colored = pictures.colorize(plane, 0, top, MAP_COLORS)
+    plane = covered_map(shown)
+    colored = pictures.colorize(shown.arrays["map"][0], low, top, MAP_COLORS)
+    if shown.border:
+        colored[~inside(_size(colored), _covered(shown))] = GREY
     note = f"mean {plane.mean():.{map_digits(top)}f}"
     return [Picture("map", _outlined_uri(colored, shown), note)]
+
+
+def _covered(shown: Shown) -> Box:
+    plane = shown.arrays["map"][0]
+    return covered_box(_size(plane), len(plane), shown.border)
+
+
+def _size(array: NDArray[Any]) -> tuple[int, int]:
+    return array.shape[0], array.shape[1]
 
 
 def _outlined_uri(picture: pictures.RGB, shown: Shown) -> str:

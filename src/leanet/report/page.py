@@ -16,7 +16,7 @@ from markupsafe import Markup
 from leanet.files import write_text
 from leanet.ops.stats import MeanSD, clopper_pearson
 from leanet.records import ANOMALOUS
-from leanet.report import cavga_figures, details, figures, gallery, pictures, tables
+from leanet.report import adfa_figures, cavga_figures, details, figures, gallery, pictures, tables
 from leanet.report.class_page import render_classes
 from leanet.report.classes import class_text, summarize_classes
 from leanet.report.pixels import pixel_tables, pixel_text
@@ -153,6 +153,8 @@ def _training(run: Run) -> list[cavga_figures.Chart]:
     """Charts of the trainings, each with a sentence where it needs one."""
     if cavga_figures.has_adversary(run):
         charts = cavga_figures.training_charts(run)
+    elif adfa_figures.has_bank(run):
+        charts = adfa_figures.training_charts(run)
     else:
         charts = [cavga_figures.Chart(svg, "") for svg in figures.loss_curves(run)]
     return [chart._replace(svg=Markup(chart.svg)) for chart in charts]
@@ -174,18 +176,22 @@ def _pictures(run: Run) -> dict[str, Any]:
     ]
     s = sum(divisors) / len(divisors) if divisors else None
     top = max(gallery.map_top(run, shown), s or 0.0)  # s of the folds lies on the scale
+    low = gallery.map_low(run)
+    top = top if top > low else low + 1.0
     return {
-        "cards": gallery.cards(chosen, top),
-        "typical": gallery.typical(shown, top),
-        "examples": gallery.examples(run, shown, top),
+        "cards": gallery.cards(chosen, top, low),
+        "typical": gallery.typical(shown, top, low),
+        "examples": gallery.examples(run, shown, top, low),
         "has_maps": any("map" in s.arrays for s in shown),
         "has_grids": gallery.has_grids(chosen),
         "has_masks": gallery.has_masks(chosen),
+        "has_border": any(s.border for s in shown),
+        "map_low": low,
         "map_top": top,
         "map_digits": gallery.map_digits(top),
-        "map_unit": _unit(run),
+        "map_unit": gallery.map_unit(run),
         "map_divisor": s,
-        "map_marks": _marks(run, s, top),
+        "map_marks": _marks(run, s, low, top),
         "num_wrong_shown": sum(s.image.wrong for s in chosen),
         "gradients": {
             "map": Markup(pictures.gradient(pictures.MAP_COLORS)),
@@ -195,29 +201,20 @@ def _pictures(run: Run) -> dict[str, Any]:
     }
 
 
-def _unit(run: Run) -> str:
-    """What the values of the maps are, in words."""
-    unit = run.card.get("map_unit") or "dE00"
-    if run.card["method"] != "cavga":
-        return str(unit).replace("dE00", "ΔE₀₀")
-    weak = str(run.config.get("variant", "")).endswith("_w")
-    if weak and run.config.get("weak_map") == "ca":
-        return "attention to anomalous"
-    return "missing attention to normal" if weak else "missing attention"
-
-
-def _marks(run: Run, divisor: float | None, top: float) -> list[tuple[float, str]]:
+def _marks(run: Run, divisor: float | None, low: float, top: float) -> list[tuple[float, str]]:
     """Places on the scale of the maps, in percent, with what is there: s, or where the working
     points of the final detector's map lie."""
     points = {} if divisor is None else {"s": divisor}
     points |= run.card.get("map_thresholds") or {}
-    return [(100 * value / top, name) for name, value in points.items() if 0 <= value <= top]
+    inside = {name: value for name, value in points.items() if low <= value <= top}
+    return [(100 * (value - low) / (top - low), name) for name, value in inside.items()]
 
 
 def _details(run: Run) -> dict[str, Any]:
     return {
         "gate": details.gate_rows(run),
         "parts": (*run.folds, run.final),
+        "sizes": details.sizes(run),
         "rules": details.RULES,
         "working_point": details.working_point(run),
         "command": details.command(run),

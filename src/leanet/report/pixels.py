@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from leanet.ops.stats import MeanSD, mean_sd
 from leanet.report.run import Part, Run
-from leanet.report.tables import number, spread
+from leanet.report.tables import quantity, spread
 
 Figures = Mapping[str, float]
 
@@ -38,6 +38,7 @@ class PixelTable(NamedTuple):
     rows: tuple[PixelRow, ...]
     num_images: int
     num_anomalous: int
+    outside: str = ""  # what lies where the map does not cover the images
 
     @property
     def has_means(self) -> bool:
@@ -83,7 +84,22 @@ def _table(title: str, parts: Sequence[Part]) -> PixelTable:
     images, anomalous = (
         int(sum(figures[name] for figures in found)) for name in ("num_images", "num_anomalous")
     )
-    return PixelTable(title, tuple(_rows(found)), images, anomalous)
+    return PixelTable(title, tuple(_rows(found)), images, anomalous, _outside(found))
+
+
+def _outside(found: Sequence[Figures]) -> str:
+    """A sentence; "" where maps cover whole images."""
+    if not any("num_outside" in figures for figures in found):
+        return ""
+    regions, images = (
+        int(sum(figures.get(name, 0) for figures in found))
+        for name in ("num_regions_outside", "num_outside")
+    )
+    return (
+        "The border that the map does not cover is left out: "
+        f"{regions} marked {'region lies' if regions == 1 else 'regions lie'} there, and "
+        f"{images} anomalous {'image has' if images == 1 else 'images have'} no other."
+    )
 
 
 def _rows(found: Sequence[Figures]) -> Iterator[PixelRow]:
@@ -94,7 +110,7 @@ def _rows(found: Sequence[Figures]) -> Iterator[PixelRow]:
     overlap = "mean overlap with a region, up to 30 % false positives"
     yield PixelRow("AUPRO 0.3", over_parts("aupro"), _NONE, overlap)
     for name in names_of(found):
-        note = f"map ≥ {number(over_parts(f'threshold_{name}').mean)}"
+        note = f"map ≥ {quantity(over_parts(f'threshold_{name}').mean)}"
         per_image = over_parts(f"image_{NAMED}{name}")
         yield PixelRow(f"IoU {name}", over_parts(f"{NAMED}{name}"), per_image, note)
     oracle = "at the threshold that suits these very images best"

@@ -94,6 +94,9 @@ class Part:
     parameters: float  # nan where an early run did not count them
     named: tuple[Named, ...] = ()  # the test images of a classifier of several classes
     pixels: Mapping[str, float] = field(default_factory=dict)  # {} without masks or maps
+    map_thresholds: Mapping[str, float] = field(default_factory=dict)  # working points of the map
+    map_low: float = math.nan  # median of held-out normal pixels; nan where it is not known
+    map_border: int = 0  # px at each side that the map does not cover
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,6 +236,9 @@ def _part(folder: Path) -> Part:
         journal=tuple(read_json_lines(folder / "journal.jsonl")),
         parameters=outcome.get("parameters", math.nan),
         pixels=outcome.get("pixels") or {},
+        map_thresholds=outcome.get("map_thresholds") or {},
+        map_low=math.nan if outcome.get("map_low") is None else outcome["map_low"],
+        map_border=outcome.get("map_border", 0),
     )
 
 

@@ -47,6 +47,8 @@ EXPLAINED = {
 }
 _SUMMARY_WIDTHS = (9, 15)  # of the label and of each column, in characters
 _PAIRED_WIDTHS = (13, 17)
+WHOLE_FROM = 1000.0  # from here on quantities are told as whole numbers
+MOST_DECIMALS = 6  # smaller ones have an exponent
 _IN_TERMINAL = ("auroc", "average_precision", "f1", "f1_at_half", "recall", "overkill")
 
 
@@ -221,6 +223,31 @@ def number(value: float | None, *, digits: int = 3, missing: str = "–") -> str
         return missing
     text = f"{value:.{digits}f}"
     return text.removeprefix("-") if float(text) == 0 else text
+
+
+def quantity(value: float) -> str:
+    """A score, threshold or distance: three decimals, in small ones three digits, in large ones
+    whole numbers.
+
+    >>> quantity(12.3456), quantity(0.012345), quantity(1.234e-6), quantity(12345.6)
+    ('12.346', '0.0123', '1.23e-06', '12346')
+    """
+    size = abs(value)
+    if size >= WHOLE_FROM:
+        return f"{value:.0f}"
+    if size >= 0.1 or not size or math.isnan(size):
+        return number(value)
+    decimals = 2 - math.floor(math.log10(size))
+    return f"{value:.{decimals}f}" if decimals <= MOST_DECIMALS else f"{value:.2e}"
+
+
+def brief(value: float) -> str:
+    """The end of a scale: three digits.
+
+    >>> brief(1413.2), brief(0.034278), brief(30.0)
+    ('1410', '0.0343', '30')
+    """
+    return f"{float(f'{value:.3g}'):g}"
 
 
 def signed(value: float, *, missing: str = "–") -> str:

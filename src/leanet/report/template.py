@@ -17,7 +17,8 @@ MINUS = "\N{MINUS SIGN}"
 
 
 def render_template(name: str, **values: Any) -> str:
-    """A page from a file of this folder: names escaped, figures as `number`, `signed`, `spread`."""
+    """A page from a file of this folder: names escaped, figures as `number`, `quantity`, `brief`,
+    `signed`, `spread`."""
     environment = Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,
@@ -25,7 +26,13 @@ def render_template(name: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "signed": signed, "spread": spread}
+    environment.filters |= {
+        "brief": tables.brief,
+        "number": number,
+        "quantity": quantity,
+        "signed": signed,
+        "spread": spread,
+    }
     css = Markup((HERE / "page.css").read_text(encoding="utf-8"))
     return environment.get_template(name).render(css=css, version=__version__, **values)
 
@@ -38,6 +45,11 @@ def typeset(text: str) -> str:
 def number(value: float | None) -> str:
     """A figure with three decimals; an en dash where there is none."""
     return typeset(tables.number(value))
+
+
+def quantity(value: float) -> str:
+    """A score, threshold or distance, however large or small."""
+    return typeset(tables.quantity(value))
 
 
 def signed(value: float) -> str:

@@ -28,7 +28,9 @@ from leanet.training import checkpoint, journal
 Loss = Callable[[nn.Module, Batch], dict[str, Tensor]]  # {"loss": to minimise, other: to report}
 Validate = Callable[[nn.Module], dict[str, float]]
 LrSchedule = Literal["constant", "cosine", "warmup"]
+StepSchedule = Literal["constant", "warmup_cosine"]
 WARMUP = 0.05  # of the epochs, at least one, in which "warmup" rises before it falls as "cosine"
+STEP_WARMUP, STEP_FLOOR = 0.1, 0.1  # of "warmup_cosine": share of the steps; lowest rate / lr
 CHECKPOINT, JOURNAL = "checkpoint.safetensors", "journal.jsonl"
 SECONDS_BETWEEN_CHECKPOINTS = 20.0
 
@@ -39,18 +41,22 @@ class Schedule:
 
     monitor names a journal entry; a name that ends in "loss" is to be low, any other high. The
     weights of its best epoch are kept; "" keeps the last ones. patience is the number of epochs
-    without a better value after which training stops; 0 = never.
+    without a better value after which training stops; 0 = never. "warmup_cosine" changes the rate
+    from step to step, all others from epoch to epoch.
     """
 
     epochs: int
     batch_size: int
     lr: float
     weight_decay: float = 0.0
-    lr_schedule: LrSchedule = "constant"
+    amsgrad: bool = False
+    lr_schedule: LrSchedule | StepSchedule = "constant"
     patience: int = 0
     monitor: str = ""
     stop_at: int | None = None  # end after so many epochs, with the learning rates of all `epochs`
     balance: Balance = "none"
+    max_steps: int = 0  # end after so many steps, maybe within an epoch; 0 = no limit
+    drop_last: bool = False  # leave out the last batch of an epoch if it is smaller
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 2 or not self.lr > 0:
@@ -58,6 +64,8 @@ class Schedule:
                 f"epochs {self.epochs}, batch_size {self.batch_size}, lr {self.lr}: give at least "
                 "1 epoch, 2 images per batch (batch norm compares them) and a positive lr"
             )
+        if self.max_steps < 0:
+            raise ValueError(f"max_steps {self.max_steps}: give at least 1, or 0 for no limit")
 
 
 @dataclass
@@ -111,27 +119,25 @@ def fit(job: Job, runtime: Runtime, folder: Path) -> list[journal.Record]:
     wrapped, wrapped_optimizer = runtime.fabric.setup(network, optimizer)
     for method in job.methods:
         wrapped.mark_forward_method(method)
-    saved = time.monotonic()
-    with (
-        runtime.seeded(job.name, "training"),
-        Progress(job.name, total=schedule.stop_at or schedule.epochs) as bar,
-    ):
+    saved, last = time.monotonic(), num_epochs(schedule, job.source)
+    with runtime.seeded(job.name, "training"), Progress(job.name, total=last) as bar:
         if state.rng is not None:
             torch.set_rng_state(state.rng)
         bar.skip_to(state.epoch)
         while not state.finished:
             started = time.monotonic()
-            for group in optimizer.param_groups:
-                group["lr"] = group["base_lr"] * lr_factor(schedule, state.epoch)
-            generator = runtime.generator(job.name, "order", state.epoch)
-            order = epoch_order(job.source, schedule.batch_size, generator, schedule.balance)
-            record = {"epoch": state.epoch, "lr": optimizer.param_groups[0]["lr"]}
+            rates = lr_factors(schedule, job.source, state.epoch)
+            record: journal.Record = {
+                "epoch": state.epoch,
+                "lr": optimizer.param_groups[0]["base_lr"] * rates[0],
+            }
             record |= _train_epoch(
-                job, wrapped, wrapped_optimizer, order, runtime, epoch=state.epoch
+                job, wrapped, wrapped_optimizer, runtime, rates, epoch=state.epoch
             )
             if job.validate is not None:
                 record |= job.validate(wrapped)
             _advance(state, record, schedule, network)
+            state.finished |= state.epoch >= last
             records.append(record | {"seconds": round(time.monotonic() - started, 3)})
             journal.append(folder / JOURNAL, records[-1])
             if state.finished or time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
@@ -162,8 +168,61 @@ def make_optimizer(job: Job) -> torch.optim.Optimizer:
     for group in groups:
         group["base_lr"] = group["lr"] = job.schedule.lr * group.pop("lr_mult", 1.0)
     return torch.optim.AdamW(
-        groups, job.schedule.lr, weight_decay=job.schedule.weight_decay, fused=True
+        groups,
+        job.schedule.lr,
+        weight_decay=job.schedule.weight_decay,
+        amsgrad=job.schedule.amsgrad,
+        fused=True,
     )
+
+
+def num_epochs(schedule: Schedule, source: Source) -> int:
+    """Epochs of a training; the last one may be cut short by `max_steps`."""
+    wanted = schedule.stop_at or schedule.epochs
+    if not schedule.max_steps:
+        return wanted
+    return min(wanted, math.ceil(schedule.max_steps / _steps(schedule, source)))
+
+
+def batches(schedule: Schedule, source: Source, generator: torch.Generator) -> list[list[int]]:
+    """The batches of one whole epoch."""
+    size = schedule.batch_size
+    order = epoch_order(source, size, generator, schedule.balance)
+    whole = [batch[:size] for batch in order if len(batch) >= size]
+    return whole if schedule.drop_last and whole else order
+
+
+def lr_factors(schedule: Schedule, source: Source, epoch: int) -> list[float]:
+    """The learning rate of each step of an epoch as a share of the highest; there are no more
+    steps than `max_steps` leaves."""
+    steps = _steps(schedule, source)
+    all_steps = schedule.epochs * steps
+    if schedule.max_steps:
+        all_steps = min(all_steps, schedule.max_steps)
+    taken = range(epoch * steps, min((epoch + 1) * steps, all_steps))
+    if schedule.lr_schedule == "warmup_cosine":
+        return [step_factor(step, all_steps) for step in taken]
+    return [lr_factor(schedule, epoch)] * len(taken)
+
+
+def step_factor(step: int, steps: int) -> float:
+    """The rate of "warmup_cosine": it rises in a line from a tenth of the highest in the first
+    tenth of the steps and falls as a cosine back to it.
+
+    >>> [round(step_factor(step, 20), 2) for step in (0, 1, 2, 11, 20)]
+    [0.1, 0.55, 1.0, 0.55, 0.1]
+    """
+    rising = round(STEP_WARMUP * steps)
+    if step < rising:
+        part = step / rising
+    else:
+        part = 0.5 * (1 + math.cos(math.pi * (step - rising) / max(steps - rising, 1)))
+    return STEP_FLOOR + (1 - STEP_FLOOR) * part
+
+
+def _steps(schedule: Schedule, source: Source) -> int:
+    """Of a whole epoch."""
+    return len(batches(schedule, source, torch.Generator()))
 
 
 def lr_factor(schedule: Schedule, epoch: int) -> float:
@@ -197,14 +256,19 @@ def _train_epoch(
     job: Job,
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
-    order: list[list[int]],
     runtime: Runtime,
+    rates: list[float],
     *,
     epoch: int,
 ) -> dict[str, float]:
+    """As many steps as there are rates; the means of what the loss gave."""
     network.train()
+    generator = runtime.generator(job.name, "order", epoch)
+    order = batches(job.schedule, job.source, generator)[: len(rates)]
     values: dict[str, list[Tensor]] = {}
-    for indices in order:
+    for indices, rate in zip(order, rates, strict=True):
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_lr"] * rate
         losses = job.loss(network, job.source.batch(indices))
         optimizer.zero_grad(set_to_none=True)
         runtime.fabric.backward(losses["loss"])
@@ -232,7 +296,7 @@ def _require_finite(
 def _advance(
     state: Progression, record: journal.Record, schedule: Schedule, network: nn.Module
 ) -> None:
-    """Note the epoch: best weights, early stop, end."""
+    """Note the epoch: best weights, early stop."""
     if schedule.monitor:
         if schedule.monitor not in record:
             known = ", ".join(key for key in record if isinstance(record[key], float))
@@ -250,7 +314,7 @@ def _advance(
     waited = state.epoch - state.best_epoch
     state.epoch += 1
     out_of_patience = bool(schedule.monitor and schedule.patience and waited >= schedule.patience)
-    state.finished = out_of_patience or state.epoch >= (schedule.stop_at or schedule.epochs)
+    state.finished = out_of_patience
 
 
 def _save(

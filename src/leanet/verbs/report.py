@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from leanet.config import UsageError
 from leanet.verbs.words import HELP, make_parser
 
 
 def report(argv: list[str]) -> None:
-    """Write the page of a run."""
+    """Write the page of a run, or tables of many."""
     parser = make_parser("report", HELP["report"])
-    parser.add_argument("run", help="run folder")
+    parser.add_argument("run", nargs="+", help="run folder; several with --tables")
     parser.add_argument("--baseline", default=None, help="another run on the same folds")
+    parser.add_argument(
+        "--tables", default=None, help="instead of a page: tables of runs by data set, into FOLDER"
+    )
+    parser.add_argument(
+        "--gif",
+        nargs="?",
+        const="",
+        default=None,
+        help="also an animation of twelve test images (default: RUN/demo/DATA.gif)",
+    )
     given = parser.parse_args(argv)
     from leanet import api
 
-    print(api.report(given.run, baseline=given.baseline))
+    if given.tables is not None:
+        if given.baseline is not None or given.gif is not None:
+            raise UsageError("--tables writes tables alone; leave out --baseline and --gif")
+        print(api.report_tables(given.run, given.tables))
+        return
+    if len(given.run) > 1:
+        raise UsageError(f"{len(given.run)} runs, and a page is of one; give --tables FOLDER")
+    (run,) = given.run
+    print(api.report(run, baseline=given.baseline))
+    if given.gif is not None:
+        from leanet.report.demo_gif import write_gif
+
+        print(write_gif(Path(run), Path(given.gif) if given.gif else None))
 
 
 def benchmark(argv: list[str]) -> None:
@@ -21,7 +46,7 @@ def benchmark(argv: list[str]) -> None:
     parser = make_parser("benchmark", HELP["benchmark"])
     parser.add_argument("suite", help="YAML file; see configs/suites")
     parser.add_argument("--out", default=None, help="where to write (default: runs/NAME)")
-    parser.add_argument("--data_root", default=None, help="folder of the data sets")
+    parser.add_argument("--data_root", default=None, help="folder of data sets and weights")
     parser.add_argument("--workers", type=int, default=1, help="cells at a time")
     parser.add_argument(
         "--ray", nargs="?", const="", default=None, help="use Ray: here, or the cluster of ADDRESS"

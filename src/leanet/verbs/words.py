@@ -18,7 +18,7 @@ HELP = {
     "compare": "paired tests of runs on the same folds",
     "generate": "images of a generator, or synthetic anomalies",
     "benchmark": "methods x data sets x folds x seeds",
-    "report": "the HTML page of a run",
+    "report": "the HTML page of a run, or tables of many",
 }
 
 
