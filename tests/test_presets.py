@@ -29,8 +29,8 @@ def test_a_whole_preset_takes_back_what_another_one_changes() -> None:
 
 def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
     for find in (preset_values, whole_preset):
-        with pytest.raises(ValueError, match="adfa has no preset 'offical'; allowed: default"):
-            find("adfa", "offical")
+        with pytest.raises(ValueError, match="adfa has no preset 'officiale'; allowed: default"):
+            find("adfa", "officiale")
 
 
 @pytest.mark.parametrize("preset", ["default", "official", "tnvision", "cfa"])

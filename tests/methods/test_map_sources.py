@@ -159,7 +159,7 @@ def test_what_is_there_wins_over_a_method_of_its_name(
 @pytest.mark.parametrize(("text", "message"), [
     ("method: padim\nrigde: 1\n", r"maps.yaml \(padim\): unknown option 'rigde'.*mean ridge"),
     ("method: padmi\n", "'padmi' is none that draws maps from normal images alone"),
-    ("method: padim\npreset: smal\n", r"padim has no preset 'smal' \(did you mean small\?\)"),
+    ("method: padim\npreset: smalle\n", r"padim has no preset 'smalle' \(did you mean small\?\)"),
     ("ridge: 1\n", "is no YAML file with `method:`"),
 ])  # fmt: skip
 def test_a_file_with_mistakes_is_refused(text: str, message: str, tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_mistakes_end_in_a_line_or_two(file: Path, capsys: pytest.CaptureFixture
     typed = file.with_name("typed.yaml")
     typed.write_text("topk: {k: four}\n")
     preset = file.with_name("preset.yaml")
-    preset.write_text("preset: offical\ntopk: {k: 3}\n")
+    preset.write_text("preset: officiale\ntopk: {k: 3}\n")
     for words, message in {
         ("--task_type", "segmentation"): "allowed: anomaly",
         ("--model_type", "supervised"): "allowed: unsupervised",
@@ -88,7 +88,7 @@ def test_mistakes_end_in_a_line_or_two(file: Path, capsys: pytest.CaptureFixture
         ("cfa", "--config", str(file), "--preset=default"): "for adfa, not for cfa",
         ("padim", "--config", str(unknown)): "unknown key 'kk' in topk",
         ("adfa", "--config", str(typed)): "--k: expected int",
-        ("adfa", "--config", str(preset)): "no preset 'offical'",
+        ("adfa", "--config", str(preset)): "no preset 'officiale'",
         ("adfa", "--config", str(file)): f"--config {file} DATA",
     }.items():
         assert main(["fit", *words]) == 2, words

@@ -91,9 +91,9 @@ def category_tables(folders: Sequence[Path], naming: Naming) -> list[CategoryTab
     rows: Rows = {}
     for run in [read_run(folder) for folder in dict.fromkeys(map(Path.resolve, folders))]:
         _add(rows, run, naming)
-    others = dict.fromkeys(d for datas in rows.values() for d in datas if d not in MVTEC)
+    others = dict.fromkeys(d for cells in rows.values() for d in cells if d not in MVTEC)
     wanted: list[tuple[str, ...]] = []
-    if any(data in MVTEC for datas in rows.values() for data in datas):
+    if any(data in MVTEC for cells in rows.values() for data in cells):
         wanted.append((AVERAGE, *MVTEC))
     if others:
         wanted.append(tuple(others))
@@ -125,7 +125,7 @@ def _backbone(config: Mapping[str, Any]) -> str:
 
 
 def _table(rows: Rows, figure: str, columns: tuple[str, ...]) -> CategoryTable:
-    ours = [_line(name, datas, figure, columns) for name, datas in rows.items()]
+    ours = [_line(name, found, figure, columns) for name, found in rows.items()]
     lines = [line for line in ours if line is not None]
     return CategoryTable(
         figure=figure, columns=columns, lines=(*lines, *_published(figure, columns))
@@ -133,12 +133,12 @@ def _table(rows: Rows, figure: str, columns: tuple[str, ...]) -> CategoryTable:
 
 
 def _line(
-    name: str, datas: Mapping[str, Mapping[int, Run]], figure: str, columns: Sequence[str]
+    name: str, found: Mapping[str, Mapping[int, Run]], figure: str, columns: Sequence[str]
 ) -> Line | None:
     """A row of ours; None if it has nothing in these columns."""
     values = {
         data: {seed: figure_of(run, figure) for seed, run in runs.items()}
-        for data, runs in datas.items()
+        for data, runs in found.items()
         if data in columns
     }
     cells = {data: mean_sd(list(seeds.values())) for data, seeds in values.items()}
