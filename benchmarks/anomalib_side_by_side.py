@@ -109,7 +109,7 @@ def theirs(job: Job, images: Cache, train: range) -> tuple[nn.Module, Score]:
     model.feature_extractor.feature_extractor = backbone(job)
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
     model.train()
-    with torch.inference_mode(mode=False):  # as its engine does; its coreset leaks memory otherwise
+    with torch.inference_mode(mode=False), torch.no_grad():  # its coreset keeps a graph otherwise
         for image in batches(images, train):
             model((image - mean) / std)
         model.subsample_embedding(job.coreset) if job.method == "patchcore" else model.fit()

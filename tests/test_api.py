@@ -166,6 +166,14 @@ def test_the_working_point_is_that_of_the_card(run: Path, toy: Path, tmp_path: P
     assert evaluation.image["score"]["threshold"] == card["threshold"]["value"]
 
 
+def test_an_animation_of_a_run(run: Path, lea_run: Path, tmp_path: Path) -> None:
+    file = leanet.demo_gif(lea_run, tmp_path / "a.gif")
+    assert file == tmp_path / "a.gif"
+    assert file.read_bytes()[:6] == b"GIF89a"
+    with pytest.raises(ValueError, match="has kept no test images"):
+        leanet.demo_gif(run)
+
+
 def test_scan_describes_the_data(toy: Path) -> None:
     assert "positive-negative" in leanet.scan(toy)
 

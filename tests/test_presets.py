@@ -62,6 +62,7 @@ def test_a_file_in_sections_stands_above_its_preset_and_below_the_callers(tmp_pa
     assert (read["bank_mean"], read["k"], read["topk"]) == ("images", 5, "hard")
     file.write_text("API_KEY: x\nMODEL: {gamma_d: 1}\n")
     assert read_start("adfa", file, None, said.append)["topk"] == "hard"
+    assert read_start("cfa", file, None, said.append)["lr_schedule"] == "warmup_cosine"
     assert said[0].startswith(f"{file}: API_KEY not read")
 
 

@@ -14,12 +14,14 @@ from leanet.version import __version__
 if TYPE_CHECKING:  # a type checker sees the functions, not the files of the same name
     from leanet.api import benchmark as benchmark
     from leanet.api import compare as compare
+    from leanet.api import demo_gif as demo_gif
     from leanet.api import evaluate as evaluate
     from leanet.api import explain as explain
     from leanet.api import fit as fit
     from leanet.api import load as load
     from leanet.api import predict as predict
     from leanet.api import report as report
+    from leanet.api import report_tables as report_tables
     from leanet.api import scan as scan
     from leanet.api import unpack as unpack
     from leanet.data.toy import make_toy as make_toy
@@ -43,6 +45,8 @@ _PUBLIC = {
     "report": "leanet.api",
     "benchmark": "leanet.api",
     "compare": "leanet.api",
+    "demo_gif": "leanet.api",
+    "report_tables": "leanet.api",
     "demo": "leanet.demo",
     "make_toy": "leanet.data.toy",
     "delta_e_2000": "leanet.ops.color",

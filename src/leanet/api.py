@@ -41,6 +41,7 @@ from leanet.report.benchmark import write_benchmark_report
 from leanet.report.category_text import write_category_tables
 from leanet.report.compare import Comparison
 from leanet.report.compare_page import write_comparison
+from leanet.report.demo_gif import write_gif
 from leanet.runtime import make_runtime
 
 PathLike = str | Path
@@ -275,6 +276,14 @@ def list_layers(run: PathLike, *, device: str = "auto") -> list[Layer]:
 def report(run: PathLike, *, baseline: PathLike | None = None) -> Path:
     """Write report.html into the run folder, compared with another run if one is given."""
     return page.write_report(Path(run), baseline=None if baseline is None else Path(baseline))
+
+
+def demo_gif(run: PathLike, file: PathLike | None = None) -> Path:
+    """Draw twelve test images of a run as an animation, `RUN/demo/DATA.gif` if no file is given.
+
+    Raises ValueError for a run that was tested on nothing, draws no maps or knows no normal class.
+    """
+    return write_gif(Path(run), None if file is None else Path(file))
 
 
 def report_tables(runs: Iterable[PathLike], out: PathLike) -> Path:

@@ -149,6 +149,21 @@ def test_cavgas_suites_use_the_split_and_the_schedule_of_each_data_set(name: str
             assert row.config.min_steps == min_steps
 
 
+def test_every_map_source_is_used_in_every_way_and_is_the_same_each_time() -> None:
+    suite = suite_of(ROOT / "configs" / "suites" / "map-sources.yaml")
+    steered = [row for row in suite.rows if row.method == "leanet"]
+    names = [row.name for row in steered]
+    uses = ("LEA-Net", "4 channels", "map only")
+    assert names == [f"{s}, {use}" for s in ("Colors", "PatchCore", "ADFA") for use in uses]
+    for k, row in enumerate(steered):
+        first = steered[k - k % 3].config
+        assert row.config.map_source == first.map_source
+        assert row.config.map_options == first.map_options
+        assert row.config.map_model == first.map_model
+        assert row.config.attention_points == ((3,) if "LEA-Net" in row.name else ())
+    assert len(cells(suite)) == 96, "the file says so"
+
+
 def test_one_class_suites_make_every_class_normal_once() -> None:
     classes = {"cifar10": NAMES_OF_CIFAR10, "mnist": DIGITS, "fashion_mnist": CLOTHES,
                "cifar10_small": NAMES_OF_CIFAR10}  # fmt: skip

@@ -14,6 +14,7 @@ from torch import Tensor
 from leanet.data.folds import single_fold
 from leanet.methods.adfa import AdfaDetector, build, build_adapter, train
 from leanet.methods.adfa_config import CfaConfig, Config
+from leanet.methods.memory import PEAK
 from leanet.methods.recipe import Material, Trained
 from leanet.methods.store import load_detector, save_detector
 from leanet.networks.frozen import patches
@@ -154,6 +155,7 @@ def test_normal_images_alone_train_the_descriptor_and_nothing_else(
     normals = {i for i, label in enumerate(data.labels) if label == NORMAL}
     assert set(trained.held_out.indices) == normals
     assert trained.remarks["threshold_in_sample"]
+    assert trained.remarks[PEAK] > 0
     assert trained.epochs == 2
 
 

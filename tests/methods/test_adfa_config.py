@@ -38,6 +38,8 @@ def test_the_presets_are_those_of_the_table() -> None:
 def test_cfa_is_adfa_with_other_defaults() -> None:
     assert dataclasses.asdict(CfaConfig()) == dataclasses.asdict(Config(**PRESETS["cfa"]))
     assert CfaConfig(**CFA_PRESETS["resize"]) == CfaConfig(crop="none")
+    tnvision = Config(**PRESETS["tnvision"], eca=False)
+    assert dataclasses.asdict(CfaConfig(**CFA_PRESETS["tnvision"])) == dataclasses.asdict(tnvision)
 
 
 @pytest.mark.parametrize("options", [{"loss": "cfa"}, {"score": "softmin"}])

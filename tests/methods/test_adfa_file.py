@@ -26,7 +26,7 @@ preset: default
 data: {root: datasets/mvtec, category: bottle, image_size: 224, resize: 256, crop: center, normalize: imagenet}
 model: {backbone: wide_resnet50_2.tv_in1k, weights: null, feature_indices: null, gamma_d: 4, gamma_c: 1,
         eca: true, eca_kernel: 9, eca_factor: 0.1, eca_second: max, kl_weight: true}
-topk: {kind: soft, k: 3, eps: 0.1, cmax: image, block: 256}
+topk: {kind: soft, k: 3, eps: 0.1, cmax: image, block: 128}
 loss: {kind: adfa, nu: 0.001, alpha: 0.1, radius: 1.0e-5, radius_learnable: false, hard_negatives: 3}
 train: {epochs: 200, max_steps: 3000, batch_size: 10, lr: 1.0e-3, weight_decay: 5.0e-4, amsgrad: true, seed: 1024}
 score: {kind: sqrt, blur_sigma: 4, image: max, top_pixels: 100}
@@ -122,7 +122,7 @@ def test_options_may_stand_beside_the_sections() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["epochs: 3\nloss: adfa\ndata: a/b\n", "", "[1, 2]", "map_model: {epochs: 3}"]
+    "text", ["epochs: 3\nloss: adfa\ndata: a/b\n", "", "map_model: {epochs: 3}"]
 )
 def test_files_without_sections_are_left_to_the_parser(text: str, tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(text)
@@ -133,6 +133,13 @@ def test_files_without_sections_are_left_to_the_parser(text: str, tmp_path: Path
 def test_what_is_no_yaml_is_refused(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("data: {root: [")
     with pytest.raises(ValueError, match=r"c\.yaml is no YAML file"):
+        read_sections(tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize("text", ["patchcore", "[1, 2]"])
+def test_a_file_without_options_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(ValueError, match=r"c\.yaml holds no options"):
         read_sections(tmp_path / "c.yaml")
 
 

@@ -16,7 +16,7 @@ from leanet import api
 from leanet.data.folds import single_fold
 from leanet.data.scan import scan
 from leanet.data.toy import make_toy
-from leanet.files import read_json
+from leanet.files import read_json, read_json_lines
 from leanet.fit import fit
 from leanet.methods.anomalib_model import AnomalibModel, Config, train
 from leanet.methods.colorizer import Config as Colorizer
@@ -224,6 +224,15 @@ def test_a_run_steers_lea_net_on_images_that_its_model_has_not_seen(
     with torch.inference_mode():
         expected = load_detector(run / "final")(image).map
         assert torch.equal(load_detector(steered / "final")(image).map, expected)
+
+
+@fake
+def test_the_maps_of_a_run_teach_a_classifier(
+    run: Path, quick_fit: Fit, toy: Path, tmp_path: Path
+) -> None:
+    taught = quick_fit("classifier", toy, tmp_path / "taught", transfer_from=str(run))
+    journal = read_json_lines(taught / "final" / "journal.jsonl")
+    assert all(record["train_transfer_loss"] > 0 for record in journal)
 
 
 @fake

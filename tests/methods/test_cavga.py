@@ -22,6 +22,7 @@ from leanet.methods.cavga import CavgaDetector, build, train
 from leanet.methods.cavga_config import Config
 from leanet.methods.recipe import Experience, HeldOut, Material, Trained
 from leanet.methods.store import load_detector, save_detector
+from leanet.networks import timm_stages
 from leanet.networks.cavga import Cavga
 from leanet.networks.dcgan import Discriminator
 from leanet.records import ANOMALOUS, NORMAL, Sample
@@ -412,3 +413,17 @@ def test_the_encoder_takes_a_weight_file_of_a_whole_resnet(tmp_path: Path) -> No
     remarks = cavga.start_weights(config, network, opponent)
     assert all(torch.equal(given[name], v) for name, v in network.encoder.state_dict().items())
     assert remarks["encoder"] == str(tmp_path / "known.pt")
+
+
+def test_without_a_network_it_says_how_to_give_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(timm_stages, "getproxies", dict)
+    monkeypatch.setattr(timm_stages, "try_to_load_from_cache", lambda *file: None)
+    monkeypatch.setattr(timm_stages.socket, "create_connection", unreachable)
+    config = Config(variant="R_u", pretrained=True)
+    with torch.device("meta"):
+        network, opponent = cavga.build_network(config, SIDE), Discriminator()
+    with pytest.raises(ValueError, match=r"no route to host.*a file of them by --weights"):
+        cavga.start_weights(config, network, opponent)

@@ -289,3 +289,12 @@ def test_options_that_contradict_each_other_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         train(material(), runtime, **options)
+
+
+def test_weights_that_are_not_there_are_refused_before_any_map_is_drawn(
+    material: Callable[..., Material], runtime: Runtime
+) -> None:
+    data = material()
+    with pytest.raises(ValueError, match=r"no weight file at none\.pt"):
+        train(data, runtime, weights="none.pt")
+    assert not (data.run / "map_models").exists()

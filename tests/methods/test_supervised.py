@@ -17,6 +17,7 @@ from leanet.data.cache import Cache
 from leanet.methods import supervised
 from leanet.methods.recipe import Experience, HeldOut, Material
 from leanet.methods.supervised import Config, Plan, parts_of, train_network
+from leanet.networks import timm_stages
 from leanet.records import Batch, Fold, Sample
 from leanet.runtime import Runtime
 
@@ -211,6 +212,11 @@ def test_arguments_reach_timm() -> None:
         supervised.build_classifier(config(adn=SMALL, adn_args={"pad_kind": 1}), 3, 1, 32)
 
 
+def reach_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if all weights of the hub had been stored on this machine before."""
+    monkeypatch.setattr(timm_stages, "try_to_load_from_cache", lambda *file: "stored")
+
+
 def start(options: Config) -> tuple[nn.Module, dict[str, Tensor]]:
     """The classifier with its starting weights, and the weights before."""
     torch.manual_seed(0)
@@ -244,6 +250,7 @@ def test_the_weights_of_a_timm_model_are_taken_but_for_the_head(
             made.load_state_dict({n: known[n] for n in made.state_dict()})
         return made
 
+    reach_hub(monkeypatch)
     monkeypatch.setattr(timm, "create_model", offline)
     weights = {"pretrained": True} if from_hub else {"weights": str(file)}
     network, before = start(config(adn=adn, **weights))
@@ -283,9 +290,26 @@ def test_without_a_network_the_hub_says_how_to_give_a_file(
             raise OSError("no route to host")
         return create(name, **options)
 
+    reach_hub(monkeypatch)
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(ValueError, match=r"no route to host.*weights"):
         start(config(adn=adn, pretrained=True))
+
+
+@pytest.mark.parametrize("adn", ["resnet18", SMALL])
+def test_a_hub_out_of_reach_is_told_before_any_work(
+    adn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*_: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(timm_stages, "getproxies", dict)
+    monkeypatch.setattr(timm_stages, "try_to_load_from_cache", lambda *file: None)
+    monkeypatch.setattr(timm_stages.socket, "create_connection", unreachable)
+    name = adn.removeprefix("timm/")
+    with pytest.raises(ValueError, match=rf"timm model {name} .*no route to host.*--weights"):
+        supervised.require_weights(config(adn=adn, pretrained=True))
+    supervised.require_weights(config(adn=adn))
 
 
 def test_normalizing_is_an_affine_map_per_channel() -> None:

@@ -129,6 +129,11 @@ def test_levels_that_are_not_there_or_out_of_order_are_refused(wrong: Any) -> No
         features(SMALL, wrong)
 
 
+def test_a_spread_of_0_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"std 0\.5, 0, 0\.5: give three positive numbers"):
+        features(std=(0.5, 0, 0.5))
+
+
 def test_an_argument_that_the_model_does_not_take_is_refused() -> None:
     with pytest.raises(ValueError, match=f"timm cannot build {SMALL} with .*'flavor': 1"):
         features(model_args={"flavor": 1})
@@ -154,8 +159,7 @@ def test_a_file_of_another_network_is_refused(tmp_path: Path) -> None:
 def test_without_a_file_the_weights_are_those_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     state = timm.create_model(SMALL).state_dict()
     asked: list[str] = []
-    monkeypatch.setattr(frozen, "require_hub", asked.append)
-    monkeypatch.setattr(frozen, "hub_weights", lambda name: state)
+    monkeypatch.setattr(frozen, "hub_weights", lambda name: asked.append(name) or state)
     ours = features()
     ours.load()
     assert asked == [SMALL]

@@ -1,4 +1,5 @@
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from leanet.networks import timm_stages
-from leanet.networks.timm_stages import TimmStages, require_hub
+from leanet.networks.timm_stages import TimmStages, hub_weights, require_hub
 
 NAMES = [
     "resnet18",
@@ -187,11 +188,12 @@ def test_arguments_that_the_model_does_not_take_are_refused() -> None:
 def test_a_hub_out_of_reach_is_an_error_that_tells_what_to_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def unreachable(*_: object, **__: object) -> None:
+    def absent(*_: object, **__: object) -> None:
         raise FileNotFoundError("cannot find the file on the hub")
 
-    monkeypatch.setattr(timm, "create_model", unreachable)
-    with pytest.raises(ValueError, match="give the file as `weights`"):
+    monkeypatch.setattr(timm_stages, "require_hub", lambda name: None)
+    monkeypatch.setattr(timm, "create_model", absent)
+    with pytest.raises(ValueError, match=r"find the file on the hub.*file of them by --we"):
         TimmStages("resnet18", pretrained=True)
 
 
@@ -199,20 +201,34 @@ def unreachable(*args: Any, **options: Any) -> Any:
     raise OSError("no route to host")
 
 
-def test_a_hub_out_of_reach_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without network, proxy and stored files."""
     monkeypatch.setattr(timm_stages, "getproxies", dict)
     monkeypatch.setattr(timm_stages, "try_to_load_from_cache", lambda *file: None)
     monkeypatch.setattr(socket, "create_connection", unreachable)
+
+
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize("ask", [
+    require_hub, hub_weights, lambda name: TimmStages(name, pretrained=True)
+])  # fmt: skip
+def test_a_hub_out_of_reach_is_told_at_once(ask: Callable[[str], object]) -> None:
     with pytest.raises(ValueError, match=r"no route to host.*file of them by --weights"):
-        require_hub("resnet18.a1_in1k")
+        ask("resnet18.a1_in1k")
 
 
+@pytest.mark.usefixtures("offline")
+def test_what_the_hub_does_not_have_is_no_matter_of_the_network() -> None:
+    require_hub("cnn")
+    with pytest.raises(ValueError, match="timm cannot build cnn"):
+        hub_weights("cnn")
+
+
+@pytest.mark.usefixtures("offline")
 @pytest.mark.parametrize("way", ["getproxies", "try_to_load_from_cache"])
 def test_a_proxy_or_a_stored_file_is_left_to_the_hub(
     way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(timm_stages, "getproxies", dict)
-    monkeypatch.setattr(timm_stages, "try_to_load_from_cache", lambda *file: None)
     monkeypatch.setattr(timm_stages, way, lambda *args: "/somewhere")
-    monkeypatch.setattr(socket, "create_connection", unreachable)
     require_hub("resnet18.a1_in1k")

@@ -51,4 +51,6 @@ def test_grey_has_no_color_little_contrast_and_spares_the_box() -> None:
 
 
 def test_the_words_name_the_share_of_each_side() -> None:
-    assert "outer 6.25 % of each side (16 of 256 px)" in in_words(256, 16)
+    told = in_words(256, 16)
+    assert "outer 6.25 % of each side (16 of 256 px)" in told
+    assert "a method with the option --crop covers all" in told, "models of anomalib have none"

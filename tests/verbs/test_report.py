@@ -56,6 +56,8 @@ def test_words_that_do_not_go_together_are_refused(
     for words, message in {
         (*runs,): "give --tables FOLDER",
         (*runs, *tables, "--baseline", runs[0]): "leave out --baseline",
+        (runs[0], "--gif", str(tmp_path)): "is a folder; name a file",
+        (*runs, "--tables", f"{runs[0]}/card.json"): "is a file; name a folder",
         (str(tmp_path / "none"), *tables): "is no run folder",
     }.items():
         assert main(["report", *words]) == 2

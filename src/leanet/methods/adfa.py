@@ -21,6 +21,7 @@ from torch import Tensor
 
 from leanet.methods.adfa_config import CFA_PRESETS, PRESETS, CfaConfig, Config
 from leanet.methods.adfa_training import Adapted, fill_bank, train_descriptor
+from leanet.methods.memory import peak_memory
 from leanet.methods.normal_limits import conclude, split_normals
 from leanet.methods.patches import load_features
 from leanet.methods.recipe import Experience, Material, Trained
@@ -144,5 +145,6 @@ def train(
     detector.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     fill_bank(detector, data, sorted(normals.rest), runtime.seed)
     records = train_descriptor(detector, normals, data, folder, runtime, name=fold.name)
+    remarks |= peak_memory(runtime.device)
     epochs = len(records)
     return conclude(detector, normals, data, experience, epochs=epochs, remarks=remarks)

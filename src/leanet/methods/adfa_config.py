@@ -45,7 +45,7 @@ class Config(patches.Config):
     topk_scale: Scale = option(
         "cmax", "soft, experimental: row scales eps by the nearest distances of each place instead"
     )
-    block: int = option(256, "places worked on at a time: memory and speed, not the result")
+    block: int = option(128, "places worked on at a time: memory and speed, not the result")
     loss: Literal["adfa", "cfa"] = option(
         "adfa", "adfa: mean distance; cfa: spheres with a margin around the entries (CFA)"
     )
@@ -175,26 +175,27 @@ DIFFERENT: dict[str, Any] = {  # what makes CFA of ADFA
     for of_adfa, of_cfa in zip(fields(Config), fields(CfaConfig), strict=True)
     if of_adfa.default != of_cfa.default
 }
+_TNVISION: dict[str, Any] = {
+    "crop": "none",
+    "gamma_d": 1,
+    "kl_weight": False,
+    "topk": "hard",
+    "loss": "cfa",
+    "score": "softmin",
+    "blur_sigma": 0.0,
+    "image_score": "top_mean",
+    "weight_decay": 1e-4,
+    "amsgrad": False,
+    "lr_schedule": "warmup_cosine",
+    "epochs": 3000,  # never reached: the steps end it
+    "batch_size": 2,
+}
 _OFFICIAL = {"cmax": "batch", "bank_mean": "batches", "max_steps": 0, "val_fraction": 0.0}
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "official": _OFFICIAL,
     "paper": _OFFICIAL,
-    "tnvision": {
-        "crop": "none",
-        "gamma_d": 1,
-        "kl_weight": False,
-        "topk": "hard",
-        "loss": "cfa",
-        "score": "softmin",
-        "blur_sigma": 0.0,
-        "image_score": "top_mean",
-        "weight_decay": 1e-4,
-        "amsgrad": False,
-        "lr_schedule": "warmup_cosine",
-        "epochs": 3000,  # never reached: the steps end it
-        "batch_size": 2,
-    },
+    "tnvision": _TNVISION,
     "cfa": DIFFERENT,
 }
 _CFA_OFFICIAL = {"bank_mean": "batches", "val_fraction": 0.0}
@@ -203,4 +204,10 @@ CFA_PRESETS: dict[str, dict[str, Any]] = {
     "official": _CFA_OFFICIAL,
     "paper": _CFA_OFFICIAL,
     "resize": {"crop": "none"},
+    "tnvision": {  # that of ADFA without attention over channels
+        **_TNVISION,
+        "radius_learnable": False,
+        "max_steps": 3000,
+        "drop_last": False,
+    },
 }

@@ -88,7 +88,8 @@ def read_sections(file: Path) -> FileOptions | None:
     """The flat options of a configuration file in sections; None for any other file.
 
     Raises:
-        UsageError: a section, key, size or normalization that is not known, or an option twice.
+        UsageError: a section, key, size or normalization that is not known, an option twice, or a
+            file without any options.
     """
     if not file.is_file():
         return None  # the parser of flat files says so
@@ -96,8 +97,10 @@ def read_sections(file: Path) -> FileOptions | None:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{file} is no YAML file: {' '.join(str(error).split())}") from error
-    if not isinstance(values, Mapping):
+    if values is None:
         return None
+    if not isinstance(values, Mapping):
+        raise UsageError(f"{file} holds no options; give lines such as `seed: 213`")
     if is_original(values):
         read = translate_original(values, str(file))
         return FileOptions(read.options, "tnvision", read.notices, in_sections=True)

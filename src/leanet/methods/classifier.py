@@ -95,6 +95,7 @@ def train(
     if config.tries > 1 and not data.classes:
         draws = supervised.draws(config)
         return train_best(train, draws, fold, data, folder, runtime, experience)
+    supervised.require_weights(config)
     teacher = find_teacher(config, _classifier, fold, data, folder, runtime)
     if data.classes:
         return classes.train(config, fold, data, folder, runtime, experience, teacher)

@@ -161,6 +161,7 @@ def train(
 ) -> Trained:
     """Phase 1 (maps), then phase 2 (classifier and attention network together); where there is
     something to choose (`attention_points auto`, `tries`), by `choice.train_best`."""
+    supervised.require_weights(config)
     chosen_from = variants(config, data.img_size)
     if len(chosen_from) > 1:
         return train_best(train, chosen_from, fold, data, folder, runtime, experience)

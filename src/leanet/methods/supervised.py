@@ -25,9 +25,9 @@ from leanet.methods.extra import Beside, Extra, extra_labels, joined, make_extra
 from leanet.methods.extra import Options as ExtraOptions
 from leanet.methods.recipe import Experience, Material
 from leanet.networks.blocks import StagedClassifier
-from leanet.networks.choose import ADNS, build_adn
-from leanet.networks.timm_stages import TimmStages, hub_weights
-from leanet.networks.weights import load_tensors, load_weights
+from leanet.networks.choose import ADNS, TIMM, build_adn
+from leanet.networks.timm_stages import TimmStages, hub_weights, require_hub
+from leanet.networks.weights import load_tensors, load_weights, require_file
 from leanet.records import ANOMALOUS, NORMAL, Batch, Fold
 from leanet.runtime import Runtime
 from leanet.training.loop import (
@@ -126,6 +126,20 @@ def has_weights(config: Config) -> bool:
     return config.weights is not None or config.pretrained
 
 
+def require_weights(config: Config) -> None:
+    """Refuse weights that cannot be had, before any work on maps.
+
+    Raises:
+        ValueError: a file and the hub were both asked for, no such file, or a hub out of reach.
+    """
+    if config.weights is not None and config.pretrained:
+        raise ValueError("give either a file with --weights or --pretrained, not both")
+    if config.weights is not None:
+        require_file(Path(config.weights))
+    elif config.pretrained:
+        require_hub(config.adn.removeprefix(TIMM))
+
+
 def start_from_weights(
     config: Config, network: StagedClassifier, img_size: int, in_chans: int = 3
 ) -> None:
@@ -136,10 +150,9 @@ def start_from_weights(
     Raises:
         ValueError: both were asked for, weights that do not fit, or a hub that cannot be reached.
     """
+    require_weights(config)
     if not has_weights(config):
         return
-    if config.weights is not None and config.pretrained:
-        raise ValueError("give either a file with --weights or --pretrained, not both")
     file = None if config.weights is None else Path(config.weights)
     if isinstance(network, TimmStages):
         given = {"weights": file, "pretrained": config.pretrained, **config.adn_args}

@@ -16,7 +16,7 @@ from leanet.files import read_csv
 from leanet.methods import colorizer
 from leanet.methods.attention import Config, Heads
 from leanet.methods.detector_file import read_detector
-from leanet.methods.map_catalog import MAP_METHODS
+from leanet.methods.map_catalog import MAP_METHODS, READY_METHODS
 from leanet.methods.map_models import training_maps
 from leanet.methods.map_sources import find_source
 from leanet.methods.recipe import Material, Method
@@ -60,9 +60,10 @@ def find_teacher(
 
 def _draws_maps(run: Path) -> bool:
     file = run / "config.yaml"
-    return file.exists() and yaml.safe_load(file.read_text(encoding="utf-8"))["method"] in (
-        MAP_METHODS
-    )
+    if not file.exists():
+        return False
+    method = yaml.safe_load(file.read_text(encoding="utf-8"))["method"]
+    return method in MAP_METHODS or method in READY_METHODS
 
 
 def _from_map(weight: float) -> Teach:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from leanet.networks.timm_stages import has_fixed_size, hub_weights, require_hub
+from leanet.networks.timm_stages import has_fixed_size, hub_weights
 from leanet.networks.weights import load_tensors, read_weights
 
 STRIDES = (4, 8, 16)  # of the maps that are taken where none are named
@@ -57,6 +57,8 @@ class FrozenFeatures(nn.Module):
         self.indices = _indices(name, [stride for stride, _ in levels], indices, strides)
         self.strides = tuple(levels[i][0] for i in self.indices)
         self.channels = tuple(levels[i][1] for i in self.indices)
+        if min(std) <= 0:
+            raise ValueError(f"std {', '.join(map(str, std))}: give three positive numbers")
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
         _cut(self.backbone, self.indices)
@@ -70,7 +72,6 @@ class FrozenFeatures(nn.Module):
         Raises ValueError for weights that do not fit, or a hub that cannot be reached.
         """
         if weights is None:
-            require_hub(self.name)
             tensors, source = hub_weights(self.name), f"timm model {self.name}"
         else:
             tensors, source = read_weights(weights), f"{weights} for timm model {self.name}"

@@ -40,6 +40,10 @@ from leanet.networks.blocks import StagedClassifier
 from leanet.networks.weights import load_tensors, read_weights
 
 HUB_SECONDS = 5.0  # until a hub that does not answer counts as out of reach
+HELP = (
+    "Give a file of them by --weights (save it on a machine with network), or begin with random "
+    "ones: --pretrained false"
+)
 ADVICE = "choose one with plain stages: resnet18, mobilenetv3_small_100, regnetx_002, ..."
 
 
@@ -140,10 +144,11 @@ def require_hub(name: str) -> None:
     """Raise ValueError where the weights of a timm model can be had neither from the cache of
     timm's hub nor from the network: the hub's own client goes on trying for a minute."""
     config = timm.get_pretrained_cfg(name)
-    if config is not None and config.hf_hub_id:
-        files = ("model.safetensors", "pytorch_model.bin")
-        if any(isinstance(try_to_load_from_cache(config.hf_hub_id, f), str) for f in files):
-            return
+    if config is None or not config.hf_hub_id:
+        return  # timm says so at once, or takes them from elsewhere
+    files = ("model.safetensors", "pytorch_model.bin")
+    if any(isinstance(try_to_load_from_cache(config.hf_hub_id, f), str) for f in files):
+        return
     place = urlsplit(constants.ENDPOINT)
     if place.hostname is None or getproxies():
         return
@@ -152,8 +157,7 @@ def require_hub(name: str) -> None:
     except OSError as error:
         raise ValueError(
             f"the weights of timm model {name} cannot be downloaded: {place.hostname} cannot be "
-            f"reached ({error}). Give a file of them by --weights, or take random ones by "
-            "--pretrained false, which find little"
+            f"reached ({error}). {HELP}"
         ) from error
 
 
@@ -184,11 +188,12 @@ def _feature_list(
 
 def _create(name: str, *, pretrained: bool, model_args: Mapping[str, Any]) -> nn.Module:
     try:
+        if pretrained:
+            require_hub(name)
         net: nn.Module = timm.create_model(name, pretrained=pretrained, **model_args)
     except OSError as error:
         raise ValueError(
-            f"the weights of timm model {name} cannot be downloaded ({error}): "
-            f"save them on a machine with network and give the file as `weights`"
+            f"the weights of timm model {name} cannot be downloaded ({error}). {HELP}"
         ) from error
     except (TypeError, RuntimeError, AssertionError) as error:
         raise ValueError(

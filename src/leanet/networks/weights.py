@@ -54,13 +54,18 @@ def load_weights(module: nn.Module, path: Path, *, ignore_head: bool = True) -> 
     return load_tensors(module, read_weights(path), source=str(path), ignore_head=ignore_head)
 
 
+def require_file(path: Path) -> None:
+    """Raise ValueError if there is no file of weights."""
+    if not path.is_file():
+        raise ValueError(f"no weight file at {path}: give a .safetensors, .pt or .pth file")
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read a .safetensors file or a PyTorch state dictionary, on the CPU.
 
     Raises ValueError if the file is absent, or is anything else than named tensors.
     """
-    if not path.is_file():
-        raise ValueError(f"no weight file at {path}: give a .safetensors, .pt or .pth file")
+    require_file(path)
     if path.suffix == ".safetensors":
         try:
             return load_file(path)

@@ -65,6 +65,6 @@ def in_words(side: int, border: int) -> str:
     """
     return (
         f"the map does not cover the outer {100 * border / side:.3g} % of each side ({border} of "
-        f"{side} px) and says nothing about defects there (a patch method with --crop none covers "
-        "all)"
+        f"{side} px) and says nothing about defects there (a method with the option --crop covers "
+        "all with --crop none)"
     )

@@ -48,7 +48,7 @@ def soft_topk_distance(  # noqa: PLR0913 - the options of the distance, by name
     *,
     cmax: CmaxOver = "image",
     scale: Scale = "cmax",
-    block: int = 256,
+    block: int = 128,
 ) -> Tensor:
     """r [B, T] of descriptors phi [B, T, D] and a bank [N, D], float32 (float64 for float64).
 
@@ -81,7 +81,7 @@ def topk_figures(  # noqa: PLR0913 - those of `soft_topk_distance`
     *,
     cmax: CmaxOver = "image",
     scale: Scale = "cmax",
-    block: int = 256,
+    block: int = 128,
 ) -> dict[str, float]:
     """How soft the top-k of `soft_topk_distance` is, for the same arguments.
 
@@ -109,7 +109,7 @@ def topk_figures(  # noqa: PLR0913 - those of `soft_topk_distance`
     }
 
 
-def nearest_distances(phi: Tensor, bank: Tensor, count: int, block: int = 256) -> Tensor:
+def nearest_distances(phi: Tensor, bank: Tensor, count: int, block: int = 128) -> Tensor:
     """The `count` smallest squared distances [B, T, count] of descriptors phi [B, T, D] to a bank
     [N, D], ascending, float32 (float64 for float64), differentiable with respect to phi alone.
 

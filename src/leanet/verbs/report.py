@@ -29,16 +29,18 @@ def report(argv: list[str]) -> None:
     if given.tables is not None:
         if given.baseline is not None or given.gif is not None:
             raise UsageError("--tables writes tables alone; leave out --baseline and --gif")
+        if Path(given.tables).is_file():
+            raise UsageError(f"--tables {given.tables} is a file; name a folder")
         print(api.report_tables(given.run, given.tables))
         return
     if len(given.run) > 1:
         raise UsageError(f"{len(given.run)} runs, and a page is of one; give --tables FOLDER")
     (run,) = given.run
+    if given.gif and Path(given.gif).is_dir():
+        raise UsageError(f"--gif {given.gif} is a folder; name a file in it, such as demo.gif")
     print(api.report(run, baseline=given.baseline))
     if given.gif is not None:
-        from leanet.report.demo_gif import write_gif
-
-        print(write_gif(Path(run), Path(given.gif) if given.gif else None))
+        print(api.demo_gif(run, given.gif or None))
 
 
 def benchmark(argv: list[str]) -> None:
