@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+import leanet
 from leanet.data.images import read_image, write_image
 from leanet.data.toy import make_toy
 from leanet.files import read_csv, read_json
@@ -420,3 +421,12 @@ def test_the_toy_set_of_another_seed_gives_another_run(
     run = quick_fit("colorizer", data, tmp_path / "run", base=2)
     one, other = (r / "final" / "weights.safetensors" for r in (plain_run, run))
     assert one.read_bytes() != other.read_bytes()
+
+
+def test_a_mistake_before_anything_was_learned_leaves_no_run_in_the_way(
+    toy: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(ValueError, match="no weight file"):
+        leanet.fit("padim", toy, out, backbone="resnet18", weights="missing.safetensors")
+    assert not out.exists()

@@ -12,7 +12,8 @@ from __future__ import annotations
 import shutil
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from leanet.prepare import FINAL, Found, Options, Tell, decode_samples, find_sam
 from leanet.records import ANOMALOUS, NORMAL, Fold
 from leanet.run_folder import Earlier, open_run
 from leanet.runtime import Runtime, environment, make_runtime
+from leanet.training.checkpoint import WEIGHTS
+from leanet.training.loop import JOURNAL
 from leanet.trial import METRICS, Bench, pixel_columns, run_trial
 
 
@@ -55,7 +58,22 @@ def fit(
         classes=getattr(config, "classes", "two"),
         weak=getattr(config, "weak_split", None),
     )
+    anew = earlier == "overwrite" or not out.exists()
     open_run(out, method, data, (options, config), earlier)
+    with _nothing_left(out) if anew else nullcontext():
+        return _train_all(method, found, out, options, config, runtime, tell)
+
+
+def _train_all(
+    method: str,
+    found: Found,
+    out: Path,
+    options: Options,
+    config: Any,
+    runtime: Runtime,
+    tell: Tell,
+) -> Path:
+    """Train all folds and the final detector into an open run folder."""
     material = decode_samples(found, options, out, runtime, tell)
     folds = folds_of(material.samples, options, by_kind=bool(material.classes))
     write_json(out / "environment.json", environment(runtime))
@@ -78,6 +96,18 @@ def fit(
     run_trial(bench, folds[-1], out / folds[-1].name, experience)
     _conclude(method, material, folds)
     return out
+
+
+@contextmanager
+def _nothing_left(out: Path) -> Iterator[None]:
+    """Remove a new run folder if a mistake ends the run before anything was learned, so that the
+    corrected command finds no earlier run in its way."""
+    try:
+        yield
+    except ValueError:
+        if not any(any(out.rglob(name)) for name in (JOURNAL, WEIGHTS, METRICS)):
+            shutil.rmtree(out, ignore_errors=True)
+        raise
 
 
 def on_earlier(*, resume: bool, overwrite: bool) -> Earlier:

@@ -28,6 +28,10 @@ from leanet.records import ANOMALOUS, PROBABILITY, Fold, Sample
 from leanet.runtime import Runtime
 from leanet.training.loop import forget
 
+IN_SAMPLE = (
+    "no images could be held out, so thresholds come from training images and are too low: expect "
+    "false alarms"
+)
 METRICS = "metrics.json"  # the last file of a trial: it is finished where this one is
 
 
@@ -63,6 +67,8 @@ def run_trial(
     data, train = bench.material, catalog.find(bench.method).train
     trained = train(bench.config, fold, data, folder, bench.runtime, experience)
     trained.detector.eval()
+    if trained.remarks.get("threshold_in_sample"):
+        bench.tell(f"{fold.name}: {IN_SAMPLE}")
     _tell_border(trained)
     test, pixels = judge_fold(
         trained.detector,

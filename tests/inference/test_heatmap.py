@@ -104,7 +104,7 @@ def test_a_map_that_is_not_finite_is_refused(bad: float) -> None:
 
 @pytest.mark.parametrize("top", [0.0, -1.0, np.inf, np.nan])
 def test_a_top_that_is_not_positive_is_refused(top: float) -> None:
-    with pytest.raises(ValueError, match="must be positive"):
+    with pytest.raises(ValueError, match="0 <= low < top"):
         overlay(picture(), flat(1.0), top=top)
 
 
@@ -132,3 +132,14 @@ def test_zeros_in_the_border_do_not_darken_what_is_beside_it() -> None:
     drawn = overlay(picture(64, 64), values, border=2)
     expected = overlay(picture(64, 64), np.full((16, 16), 30.0, np.float32))
     assert np.array_equal(drawn[8:-8, 8:-8], expected[8:-8, 8:-8])
+
+
+def test_colors_begin_at_low() -> None:
+    image = np.full((4, 4, 3), 100, dtype=np.uint8)
+    plane = np.array([[5.0, 5.0], [5.0, 9.0]])
+
+    same = overlay(image, np.full((2, 2), 5.0), top=9.0, low=5.0)
+    shifted = overlay(image, plane, top=9.0, low=5.0)
+
+    assert np.array_equal(same, image)
+    assert np.array_equal(shifted, overlay(image, plane - 5.0, top=4.0))

@@ -276,7 +276,8 @@ def _photos(arrays: Arrays, detector: Explaining) -> list[Photo]:
             photos.append(Photo(key, color.transpose(1, 2, 0)))
         elif key == "map":
             shown = _covered(array, getattr(detector, "map_border", 0))
-            planes.append(Photo("map", shown, Scale(0, top, MAP_COLORS, unit, s, "s")))
+            low = getattr(detector, "map_low", None) or 0.0
+            planes.append(Photo("map", shown, Scale(low, top, MAP_COLORS, unit, s, "s")))
         elif key.startswith(ATTENTION.strip()):
             planes.append(Photo(key, array, Scale(0, 1, ATTENTION_COLORS)))
         else:

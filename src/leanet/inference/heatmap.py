@@ -1,7 +1,7 @@
 """An anomaly map laid over its picture, so that a person sees where and still sees what.
 
-Three decisions make heat maps comparable from one picture to the next. The scale is *fixed*: a map
-value of `top` is the end of the color map in every picture, for stretching each map over its own
+Three decisions make heat maps comparable from one picture to the next. The scale is *fixed*: from
+`low` to `top` in every picture, for stretching each map over its own
 range would make the noise of a normal picture look like a defect. The colors are *perceptually
 uniform* (inferno; van der Walt & Smith 2015, https://bids.github.io/colormap), so that equal steps
 of the map look equally far apart, also in grey print and to color-blind eyes. And the *opacity*
@@ -36,18 +36,19 @@ def overlay(
     anomaly_map: NDArray[np.floating[Any]],
     *,
     top: float = MAP_TOP,
+    low: float = 0.0,
     contour: float | None = None,
     border: int = 0,
 ) -> NDArray[np.uint8]:
     """RGB picture [H, W, 3] under a map [h, w], as [H, W, 3] at the picture's own resolution.
 
-    The map is resized bilinearly. Values <= 0 leave the picture as it is, `top` and more get the
-    last color at the highest opacity. With `contour`, a line encloses the pixels whose value is
+    The map is resized bilinearly. Values up to `low` leave the picture as it is, `top` and more get
+    the last color at the highest opacity. With `contour`, a line encloses the pixels whose value is
     at least that. Of a square map the outer `border` pixels say nothing: there the picture is grey.
     Raises `ValueError` for other shapes or types, a map that is not finite, and a `top` that is not
-    positive.
+    above `low`.
     """
-    _check(image, anomaly_map, top)
+    _check(image, anomaly_map, low, top)
     height, width = image.shape[:2]
     whole = np.ascontiguousarray(extended(anomaly_map, border), dtype=np.float32)
     planes = torch.from_numpy(whole)[None, None]
@@ -55,7 +56,7 @@ def overlay(
     blended = image.copy()
     for start in range(0, height, _ROWS):
         rows = slice(start, start + _ROWS)
-        blended[rows] = _blend(image[rows], values[rows] / top)
+        blended[rows] = _blend(image[rows], (values[rows] - low) / (top - low))
     box = covered_box((height, width), len(anomaly_map), border)
     if border:
         blended = greyed(blended, box)
@@ -94,7 +95,9 @@ def _outline(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return outline
 
 
-def _check(image: NDArray[np.uint8], anomaly_map: NDArray[np.floating[Any]], top: float) -> None:
+def _check(
+    image: NDArray[np.uint8], anomaly_map: NDArray[np.floating[Any]], low: float, top: float
+) -> None:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or anomaly_map.ndim != 2:
         raise ValueError(
             f"overlay takes a picture uint8 [H, W, 3] and a map [h, w], not {image.dtype} "
@@ -102,5 +105,8 @@ def _check(image: NDArray[np.uint8], anomaly_map: NDArray[np.floating[Any]], top
         )
     if not np.isfinite(anomaly_map).all():
         raise ValueError(f"{np.sum(~np.isfinite(anomaly_map))} pixels of the map are not finite")
-    if not 0 < top < math.inf:
-        raise ValueError(f"top, the map value of the last color, must be positive, not {top}")
+    if not 0 <= low < top < math.inf:
+        raise ValueError(
+            f"the map values of the first and the last color must be 0 <= low < top, not {low} and "
+            f"{top}"
+        )

@@ -66,6 +66,7 @@ class Pictures:
 
     out: Path
     top: float  # map value of the last color
+    low: float = 0.0  # and of the first: what normal pixels have
     contour: float | None  # map value at which a line is drawn
     heatmaps: bool
     maps: bool
@@ -73,8 +74,9 @@ class Pictures:
     unit: str | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.top < math.inf:
-            raise ValueError(f"map_top must be positive and finite, not {self.top}")
+        if not self.low < self.top < math.inf:
+            above = f"above {self.low:.3g}, where colors begin," if self.low else "positive"
+            raise ValueError(f"map_top must be {above} and finite, not {self.top}")
 
     def written(
         self, batches: Iterator[Outputs], paths: Sequence[Path], tell: Callable[[str], None]
@@ -115,7 +117,8 @@ class Pictures:
     def _draw(self, path: Path, name: Path, anomaly_map: NDArray[np.float32]) -> int:
         """One image's pictures; the number of clipped pixels of its raw map."""
         if self.heatmaps:
-            look: dict[str, Any] = {"top": self.top, "contour": self.contour, "border": self.border}
+            look: dict[str, Any] = {"top": self.top, "low": self.low, "contour": self.contour}
+            look["border"] = self.border
             write_image(self.out / HEATMAPS / name, overlay(read_image(path), anomaly_map, **look))
         if not self.maps:
             return 0

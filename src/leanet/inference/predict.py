@@ -97,8 +97,9 @@ def predict(  # noqa: PLR0913 - the options of a verb, by name
     `out/heatmaps` gets a picture of every image at its own resolution, with `maps` `out/maps` the
     raw map as 16-bit PNG (`maps.json` says its scale), both under the image's place below the
     common folder of all images: `a.png` keeps its name, `a.jpg` becomes `a.jpg.png`. `map_top` is
-    the map value of the last color, 30 (dE00) if None; a line is drawn at `map_threshold`. Where
-    the map leaves out the border of the image (`map_border`), pictures are grey there.
+    the map value of the last color, 30 (dE00) if None; colors begin at the detector's `map_low`, or
+    at 0, and a line is drawn at `map_threshold`. Where the map leaves out the border of the image
+    (`map_border`), pictures are grey there.
 
     A detector of several classes also gives the predicted one and the probability of each
     (p_CLASS); it has no score and no verdict, `threshold` None, if none of them is the normal one.
@@ -115,6 +116,7 @@ def predict(  # noqa: PLR0913 - the options of a verb, by name
     pictures = Pictures(
         out=out,
         top=MAP_TOP if map_top is None else map_top,
+        low=getattr(detector, "map_low", None) or 0.0,
         contour=map_threshold,
         heatmaps=heatmaps,
         maps=maps,

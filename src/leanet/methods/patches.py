@@ -127,12 +127,17 @@ class PatchDetector(DetectorModule):
         return Prediction(score, F.pad(anomaly_map, (self.map_border,) * 4))
 
     def extra(self) -> dict[str, Any]:
-        """Limit and top of the map."""
-        return {"map_top": self.map_top, "map_thresholds": self.map_thresholds}
+        """Ends of the color scale, and limit, of the map."""
+        return {
+            "map_top": self.map_top,
+            "map_low": self.map_low,
+            "map_thresholds": self.map_thresholds,
+        }
 
     def take(self, extra: dict[str, Any]) -> None:
         """Put back what `extra` gave."""
         self.map_top = extra.get("map_top", self.map_top)
+        self.map_low = extra.get("map_low")
         self.map_thresholds = dict(extra.get("map_thresholds", {}))
 
 
