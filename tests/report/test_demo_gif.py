@@ -172,7 +172,7 @@ def test_the_command_writes_the_page_and_the_animation(
         return "the.gif"
 
     monkeypatch.setattr(api, "report", lambda run, **_: f"{run}/report.html")
-    monkeypatch.setattr(demo_gif, "write_gif", write)
+    monkeypatch.setattr(api, "write_gif", write)
     assert main(["report", "run", "--gif", *([] if file is None else [str(file)])]) == 0
     assert capsys.readouterr().out.splitlines() == ["run/report.html", "the.gif"]
     assert asked == [(Path("run"), file)]

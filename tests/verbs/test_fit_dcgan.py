@@ -38,7 +38,7 @@ def test_from_a_folder_to_weights_that_know_what_they_have_seen(
 
 def test_the_usage_names_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "--help"]) == 0
-    assert capsys.readouterr().out.rstrip().endswith("gan, dcgan")
+    assert "gan, dcgan" in capsys.readouterr().out
 
 
 def test_the_preset_is_there_and_a_flag_wins(capsys: pytest.CaptureFixture[str]) -> None:

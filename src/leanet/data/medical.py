@@ -114,7 +114,7 @@ def training_part(normal: Sequence[bool], groups: Sequence[Sequence[int]]) -> fr
     into floor(0.8 n), whole groups each, and no group that holds an anomalous image.
 
     >>> sorted(training_part([True] * 5 + [False], [[0, 1], [2], [3], [4], [5]]))
-    [0, 1, 2, 3]
+    [2, 3, 4]
     """
     indices = [k for k, good in enumerate(normal) if good]
     limit, training = len(indices) * 4 // 5, set[int]()
