@@ -34,7 +34,7 @@ from leanet.methods.extra import (
     synthetic_share,
 )
 from leanet.methods.map_models import MapSource, training_maps
-from leanet.methods.recipe import Material, Trained
+from leanet.methods.recipe import DetectorModule, Material, Trained
 from leanet.records import ANOMALOUS, NORMAL
 from leanet.runtime import Runtime
 
@@ -347,8 +347,7 @@ def test_the_map_of_a_synthetic_image_comes_from_a_model_that_has_not_seen_its_s
     drawn: dict[int, int] = {}
 
     def model(config: Any, indices: Any, data: Any, runtime: Any) -> Any:
-        made: Any = torch.nn.Identity()
-        made.map_border = 0
+        made: Any = DetectorModule()
         seen_by[id(made)] = frozenset(indices)
         kept.append(made)
         return made
