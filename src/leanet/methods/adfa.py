@@ -20,15 +20,14 @@ import torch
 from torch import Tensor
 
 from leanet.methods.adfa_config import CFA_PRESETS, PRESETS, CfaConfig, Config
-from leanet.methods.adfa_training import Adapted, fill_bank, train_descriptor
+from leanet.methods.adfa_training import Adapted, fill_bank, squared_distances, train_descriptor
 from leanet.methods.memory import peak_memory
 from leanet.methods.normal_limits import conclude, split_normals
 from leanet.methods.patches import load_features
 from leanet.methods.recipe import Experience, Material, Trained
 from leanet.networks.adfa import Adapter, Attention, Descriptor
 from leanet.networks.frozen import patches
-from leanet.ops.adfa import kl_weight, softmin_score, top_mean
-from leanet.ops.topk import nearest_distances, soft_topk_distance
+from leanet.ops.adfa import softmin_score, top_mean
 from leanet.progress import say_once
 from leanet.records import Fold
 from leanet.runtime import Runtime
@@ -69,25 +68,13 @@ class AdfaDetector(Adapted):
 
     def _distances(self, phi: Tensor) -> Tensor:
         """Descriptions [B, T, D] -> distances [B, T]."""
-        config, bank = self.config, self.network.bank
-        weight = kl_weight(phi, bank) if config.kl_weight else None
+        config = self.config
+        squared = squared_distances(config, self.network, phi, cmax="image", count=config.k)
         if config.topk == "soft":
-            squared = soft_topk_distance(
-                phi,
-                bank,
-                weight,
-                config.k,
-                config.eps,
-                scale=config.topk_scale,
-                block=config.block,
-            )
             return squared.sqrt()
-        nearest = nearest_distances(phi, bank, config.k, config.block)
-        if weight is not None:
-            nearest = nearest * weight[:, None, None]
         if config.score == "softmin":
-            return softmin_score(nearest)
-        return nearest.sum(dim=2).sqrt()
+            return softmin_score(squared)
+        return squared.sum(dim=2).sqrt()
 
 
 def build(config: Config, img_size: int, extra: dict[str, Any]) -> AdfaDetector:

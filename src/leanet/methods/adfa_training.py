@@ -21,6 +21,7 @@ from leanet.methods.recipe import Material
 from leanet.networks.adfa import Adapter
 from leanet.networks.frozen import patches
 from leanet.ops.adfa import cfa_loss, kl_weight
+from leanet.ops.gate import CmaxOver
 from leanet.ops.topk import nearest_distances, soft_topk_distance, topk_figures
 from leanet.records import Batch
 from leanet.runtime import Runtime
@@ -119,25 +120,35 @@ def train_descriptor(
 def loss_of(config: Config, adapter: Adapter, phi: Tensor) -> Tensor:
     """The loss of descriptions phi [B, T, D]."""
     with torch.autocast(phi.device.type, enabled=False):
-        weight = kl_weight(phi, adapter.bank) if config.kl_weight else None
+        squared = squared_distances(config, adapter, phi, cmax=config.cmax, count=config.neighbors)
         if config.topk == "soft":
-            return soft_topk_distance(
-                phi,
-                adapter.bank,
-                weight,
-                config.k,
-                config.eps,
-                cmax=config.cmax,
-                scale=config.topk_scale,
-                block=config.block,
-            ).mean()
-        nearest = nearest_distances(phi, adapter.bank, config.neighbors, config.block)
-        if weight is not None:
-            nearest = nearest * weight[:, None, None]
+            return squared.mean()
         if config.loss == "adfa":
-            return nearest.sum(dim=2).mean()
+            return squared.sum(dim=2).mean()
         k, j = config.k, config.hard_negatives
-        return cfa_loss(nearest, adapter.radius, k, j, config.nu, config.alpha)
+        return cfa_loss(squared, adapter.radius, k, j, config.nu, config.alpha)
+
+
+def squared_distances(
+    config: Config, adapter: Adapter, phi: Tensor, *, cmax: CmaxOver, count: int
+) -> Tensor:
+    """What the options make of descriptions phi [B, T, D] and the bank: soft distances [B, T], or
+    the `count` smallest ones [B, T, count], ascending; times the KL weight of each image, if any.
+    `cmax` counts for the soft ones."""
+    weight = kl_weight(phi, adapter.bank) if config.kl_weight else None
+    if config.topk == "soft":
+        return soft_topk_distance(
+            phi,
+            adapter.bank,
+            weight,
+            config.k,
+            config.eps,
+            cmax=cmax,
+            scale=config.topk_scale,
+            block=config.block,
+        )
+    nearest = nearest_distances(phi, adapter.bank, count, config.block)
+    return nearest if weight is None else nearest * weight[:, None, None]
 
 
 @torch.no_grad()
