@@ -76,7 +76,7 @@ def red(of: Data, index: int) -> NDArray[np.float32]:
 def gallery(folder: Path) -> tuple[dict[str, Tensor], list[str]]:
     with safe_open(folder / "gallery.safetensors", framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return tensors, json.loads(file.metadata()["paths"])
+        return tensors, json.loads(file.metadata()["json"])["paths"]
 
 
 def test_every_map_stands_under_the_place_of_its_image(tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_the_images_drawn_by_lot_do_not_depend_on_scores_and_are_named(tmp_path:
         scores = {"score": [float((7 * k) % 100 if wrong else k) for k in range(100)]}
         save_gallery(Reds(), toy, range(100), scores, tuple(wrong), tmp_path / name, tmp_path)
         with safe_open(tmp_path / name / "gallery.safetensors", framework="pt") as file:
-            drawn.append(json.loads(file.metadata()["drawn"]))
+            drawn.append(json.loads(file.metadata()["json"])["drawn"])
         assert set(drawn[-1]) <= set(gallery(tmp_path / name)[1])
     assert drawn[0] == drawn[1]
     assert len(set(drawn[0])) == 12

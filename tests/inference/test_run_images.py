@@ -21,7 +21,7 @@ def fold(run: Path, name: str, labels: list[int | str], **columns: list[str]) ->
     paths = [f"data/{name}/{k}.png" for k in range(len(labels))]
     image = torch.arange(len(labels), dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 2, 2)
     save_file({"image": image.contiguous()}, folder / "gallery.safetensors",
-              {"paths": json.dumps(paths)})  # fmt: skip
+              {"json": json.dumps({"paths": paths})})  # fmt: skip
     rows = [
         {"path": path, "label": label, **{key: values[k] for key, values in columns.items()}}
         for k, (path, label) in enumerate(zip(paths, labels, strict=True))

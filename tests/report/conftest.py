@@ -150,8 +150,8 @@ def _write_gallery(
             attention = (0.5 + 0.1 * rng.random((n, 1, 2, 2))).astype(np.float32)
             arrays |= {f"before {point}": before, f"attention {point}": attention,
                        f"after {point}": before * (1 + attention)}  # fmt: skip
-    paths = json.dumps([path for path, _ in test])
-    save_file(arrays, folder / "gallery.safetensors", {"paths": paths})
+    names = json.dumps({"paths": [path for path, _ in test]})
+    save_file(arrays, folder / "gallery.safetensors", {"json": names})
 
 
 def _journal(losses: Sequence[str]) -> str:
@@ -448,7 +448,7 @@ def _cavga_journal(variant: str) -> str:
 
 def _add_cavga_pictures(file: Path, variant: str) -> None:
     with safe_open(file, framework="np") as stored:
-        image, paths = stored.get_tensor("image"), stored.metadata()["paths"]
+        image, metadata = stored.get_tensor("image"), stored.metadata()
     n, rng = len(image), np.random.default_rng(1)
     mask = np.zeros((n, 1, SIDE, SIDE), np.uint8)
     mask[:, :, 2:4, 2:4] = 1
@@ -458,7 +458,7 @@ def _add_cavga_pictures(file: Path, variant: str) -> None:
     weak = variant.endswith("w")
     for name in ("attention_normal", "attention_anomalous") if weak else ("attention",):
         arrays[name] = rng.random((n, 1, 2, 2)).astype(np.float32)
-    save_file(arrays, file, {"paths": paths})
+    save_file(arrays, file, metadata)
 
 
 @pytest.fixture

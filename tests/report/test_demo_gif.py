@@ -34,9 +34,9 @@ def with_drawn(run: Path, *paths: str) -> Path:
     for file in run.glob("*/gallery.safetensors"):
         with safe_open(file, framework="np") as stored:
             arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-            metadata = stored.metadata()
-        metadata["drawn"] = json.dumps([p for p in json.loads(metadata["paths"]) if p in paths])
-        save_file(arrays, file, metadata)
+            names = json.loads(stored.metadata()["json"])
+        names["drawn"] = [path for path in names["paths"] if path in paths]
+        save_file(arrays, file, {"json": json.dumps(names)})
     return run
 
 

@@ -128,11 +128,11 @@ def save_gallery(
         empty = torch.zeros(1, *tensors["image"].shape[2:], dtype=torch.uint8)
         tensors["mask"] = torch.stack([empty if mask is None else mask for mask in masks])
     names = {
-        key: json.dumps([relative_name(data.samples[index].path, root) for index in some])
+        key: [relative_name(data.samples[index].path, root) for index in some]
         for key, some in (("paths", chosen), ("drawn", drawn))
     }
     with replacing(folder / "gallery.safetensors") as temporary:
-        save_file(tensors, temporary, names)
+        save_file(tensors, temporary, {"json": json.dumps(names)})  # several keys: any order
 
 
 def _mask(file: Path | None, side: int) -> Tensor | None:

@@ -40,7 +40,7 @@ def run_images(run: Path, most: int = MOST) -> RunImages | None:
         labels = {row["path"]: row.get("label", "") for row in _predictions(file.parent)}
         with safe_open(file, framework="pt") as tensors:
             found.append(tensors.get_tensor("image"))
-            paths = json.loads(tensors.metadata()["paths"])
+            paths = json.loads(tensors.metadata()["json"])["paths"]
         normal += [labels.get(path) == str(NORMAL) for path in paths]
     if not found or len({image.shape[1:] for image in found}) > 1:
         return None

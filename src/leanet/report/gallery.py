@@ -210,7 +210,7 @@ def _load(part: Part) -> list[Shown]:
     if not file.exists():
         return []
     with safe_open(file, framework="np") as stored:
-        paths, drawn = (json.loads(stored.metadata().get(k, "[]")) for k in ("paths", "drawn"))
+        names = json.loads(stored.metadata()["json"])
         arrays = {name: stored.get_tensor(name) for name in sorted(stored.keys())}
     by_path = {image.path: image for image in part.tested}
     return [
@@ -218,9 +218,9 @@ def _load(part: Part) -> list[Shown]:
             by_path[path],
             {name: array[k] for name, array in arrays.items()},
             part.map_border,
-            path in drawn,
+            path in names.get("drawn", ()),
         )
-        for k, path in enumerate(paths)
+        for k, path in enumerate(names["paths"])
     ]
 
 
