@@ -14,7 +14,6 @@ from leanet.config import from_dict, merged
 from leanet.data import checks, published
 from leanet.data import scan as scanning
 from leanet.data.cache import READER_THREADS
-from leanet.files import read_json
 from leanet.fit import fit as fit_run
 from leanet.fit import on_earlier
 from leanet.inference import cam_layers
@@ -43,6 +42,7 @@ from leanet.report.compare import Comparison
 from leanet.report.compare_page import write_comparison
 from leanet.report.demo_gif import write_gif
 from leanet.runtime import make_runtime
+from leanet.trained import read_card
 
 PathLike = str | Path
 
@@ -351,19 +351,6 @@ def benchmark(
             write_benchmark_report(folder)
         raise
     return write_benchmark_report(folder)
-
-
-def read_card(run: Path) -> dict[str, Any]:
-    """The card of a finished run.
-
-    Raises:
-        ValueError: no run folder, or one that is not finished.
-    """
-    if not (run / "config.yaml").exists():
-        raise ValueError(f"{run} is no run folder (it has no config.yaml); `leanet fit` makes one")
-    if not (run / "card.json").exists():
-        raise ValueError(f"{run} is not finished; complete it with `leanet fit ... --resume`")
-    return dict(read_json(run / "card.json"))
 
 
 def _tested(run: Path, data: Path, normal: str | None) -> list[Sample]:

@@ -17,16 +17,20 @@ ROWS = (
     ("inference", "report", "training"),
     ("methods",),
     ("prepare", "run_folder"),
-    ("trial", "presets"),
+    ("trial", "presets", "trained"),
     ("fit", "generation"),
-    ("benchmark", "programs"),
-    ("api",),
+    ("benchmark", "programs", "serve"),
+    ("api", "line"),
     ("demo",),
     ("verbs",),
     ("cli",),
     ("__main__",),
 )
-BLIND = {"inference": {"networks", "methods"}, "report": {"networks", "data"}}
+BLIND = {
+    "inference": {"networks", "methods"},
+    "report": {"networks", "data"},
+    "serve": {"networks", "training"},
+}
 ROW_OF = {group: row for row, groups in enumerate(ROWS) for group in groups}
 
 

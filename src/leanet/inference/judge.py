@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from leanet.data.images import UnreadableImageError
-from leanet.data.loader import Loaded, stream
+from leanet.data.loader import stream
 from leanet.records import Detector, Prediction
 
 
@@ -45,11 +45,25 @@ def judge(
     Raises:
         ValueError: a score or a map is not finite; names the images.
     """
+    classes = getattr(detector, "classes", ())
+    for loaded in stream(paths, detector.img_size, batch_size=batch_size, bad=bad):
+        names = [str(path) for path in loaded.paths]
+        scores, maps = judge_batch(detector, loaded.image.to(device), classes, names)
+        yield Outputs(paths=loaded.paths, sizes=loaded.sizes, scores=scores, maps=maps)
+
+
+def judge_batch(
+    detector: Detector, image: Tensor, classes: tuple[str, ...] = (), names: Sequence[str] = ()
+) -> tuple[dict[str, list[float]], NDArray[np.float32] | None]:
+    """Scores by name, each [B], and maps [B, h, w] or None, of images [B, 3, S, S] in [0, 1], in
+    float32 and evaluation mode (a module is left in it); `names` are for the error.
+
+    Raises:
+        ValueError: a score or a map is not finite; names the images.
+    """
     if isinstance(detector, nn.Module):
         detector.eval()
-    for loaded in stream(paths, detector.img_size, batch_size=batch_size, bad=bad):
-        prediction = _run(detector, loaded.image.to(device))
-        yield _outputs(loaded, prediction, getattr(detector, "classes", ()))
+    return _outputs(_run(detector, image), classes, names or [str(k) for k in range(len(image))])
 
 
 @torch.inference_mode()
@@ -77,7 +91,9 @@ def full_float32(device: torch.device) -> Iterator[None]:
             setting.fp32_precision = value
 
 
-def _outputs(loaded: Loaded, prediction: Prediction, classes: tuple[str, ...]) -> Outputs:
+def _outputs(
+    prediction: Prediction, classes: tuple[str, ...], names: Sequence[str]
+) -> tuple[dict[str, list[float]], NDArray[np.float32] | None]:
     named = prediction.named(classes)
     scores = {name: value.double().cpu() for name, value in named.items()}
     maps = None if prediction.map is None else prediction.map[:, 0].float().cpu()
@@ -85,14 +101,10 @@ def _outputs(loaded: Loaded, prediction: Prediction, classes: tuple[str, ...]) -
     if maps is not None:
         finite &= maps.isfinite().flatten(1).all(dim=1)
     if not finite.all():
-        wrong = [str(path) for path, good in zip(loaded.paths, finite, strict=True) if not good]
+        wrong = [name for name, good in zip(names, finite, strict=True) if not good]
         raise ValueError(
             f"the detector gave a score or a map that is not finite for {', '.join(wrong)}; "
             "its weights are damaged, or its training had failed: train it again"
         )
-    return Outputs(
-        paths=loaded.paths,
-        sizes=loaded.sizes,
-        scores={name: value.tolist() for name, value in scores.items()},
-        maps=None if maps is None else maps.numpy(),
-    )
+    as_lists = {name: value.tolist() for name, value in scores.items()}
+    return as_lists, None if maps is None else maps.numpy()

@@ -1,0 +1,54 @@
+"""A finished run: its card, how it decides, and its detector with any engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from leanet.files import read_json, write_json
+from leanet.inference.exported import open_exported
+from leanet.methods.store import load_detector
+from leanet.prepare import FINAL
+from leanet.records import Detector
+
+Engine = Literal["torch", "onnx", "openvino"]
+CARD = "card.json"
+
+
+def read_card(run: Path) -> dict[str, Any]:
+    """The card of a finished run.
+
+    Raises:
+        ValueError: no run folder, or one that is not finished.
+    """
+    if not (run / "config.yaml").exists():
+        raise ValueError(f"{run} is no run folder (it has no config.yaml); `leanet fit` makes one")
+    if not (run / CARD).exists():
+        raise ValueError(f"{run} is not finished; complete it with `leanet fit ... --resume`")
+    return dict(read_json(run / CARD))
+
+
+def update_card(run: Path, **changes: Any) -> dict[str, Any]:
+    """Replace some values of the card, atomically, and return it; errors as `read_card`."""
+    card = {**read_card(run), **changes}
+    write_json(run / CARD, card)
+    return card
+
+
+def open_detector(
+    run: Path, engine: Engine = "torch", device: torch.device | str = "cpu"
+) -> Detector:
+    """The final detector of a run, or the file that was exported from it, ready to use.
+
+    Raises:
+        ValueError: an unknown engine, no finished run, nothing exported for this engine, or a file
+            that was exported from other weights.
+    """
+    card = read_card(run)
+    if engine == "torch":
+        return load_detector(run / FINAL, device)
+    if engine not in ("onnx", "openvino"):
+        raise ValueError(f"unknown engine {engine!r}; allowed: torch, onnx, openvino")
+    return open_exported(run, engine, card)
