@@ -34,9 +34,13 @@ class Calibration:
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> Calibration:
         """Back from `to_dict`; other keys beside them (provenance) are left alone."""
-        own = {key: stored[key] for key in cls.__dataclass_fields__ if key in stored}
-        pairs = {key: tuple(own[key]) for key in ("knots", "values") if key in own}
-        return cls(**{**own, **pairs})
+        return cls(
+            kind=stored["kind"],
+            slope=stored.get("slope", 0.0),
+            intercept=stored.get("intercept", 0.0),
+            knots=tuple(stored.get("knots", ())),
+            values=tuple(stored.get("values", ())),
+        )
 
 
 def probability_of(calibration: Calibration, score: Tensor) -> Tensor:
