@@ -114,3 +114,11 @@ def test_notices_are_said_beside_the_result(file: Path, capsys: pytest.CaptureFi
     assert "API_KEY not read" in err
     assert "TRAIN.use_gpu" in err
     assert "abc" not in out + err
+
+
+def test_a_flat_file_of_another_method_is_refused_as_such_not_by_its_options(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.write_text("coreset: 0.1\nmethod: patchcore\n")
+    assert main(["fit", "adfa", "--config", str(file)]) == 2
+    assert "is for patchcore, not for adfa" in capsys.readouterr().err

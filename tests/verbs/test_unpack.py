@@ -88,3 +88,13 @@ def test_mistakes_end_in_a_line_or_two(
         said = capsys.readouterr().err
         assert message in said
         assert len(said.strip().splitlines()) <= 2
+
+
+def test_a_folder_that_is_no_such_set_gets_its_error_and_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "wrong").mkdir()
+    assert main(["unpack", "brain_mri", str(tmp_path / "wrong"), "--out", str(tmp_path / "x")]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "give the folder with" in err

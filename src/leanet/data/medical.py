@@ -162,8 +162,8 @@ def _pictures(name: str, source: Path, tell: Tell) -> list[Picture]:
     found = [
         one._replace(masks=tuple(sorted(masks.pop(one.path.with_suffix(""), ())))) for one in found
     ]
-    _tell_found(found, left_out, sum(map(len, masks.values())), tell)
     _require_both(found, name, source)
+    _tell_found(found, left_out, sum(map(len, masks.values())), tell)
     return sorted(found, key=lambda one: (one.path.name, one.path.as_posix()))
 
 

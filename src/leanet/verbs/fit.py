@@ -38,11 +38,11 @@ def fit(argv: list[str]) -> None:
     words = [word for word in argv[1:] if word != "--print_config"]
     if "adn" in recipe.config.__dataclass_fields__:
         words = [_own_name(word) for word in words]
-    read = read_files(config_first(words), whole_preset(method, asked))
+    read = read_files(config_first(words), whole_preset(method, asked), method)
     preset = preset_values(method, asked or read.preset)
     parser.set_defaults(flat({**recipe.run_defaults, **preset}))
     given = parser.parse_args(read.words)
-    _check_file(given, method, argv)
+    _check_file(given, argv)
     values = given.as_dict()
     options, config = build(Options, values), build(recipe.config, values)
     for notice in read.notices:
@@ -98,12 +98,12 @@ def _usage(argv: Sequence[str]) -> None:
         raise UsageError("give the method first: leanet fit METHOD DATA [options]")
 
 
-def _check_file(given: Any, method: str, argv: Sequence[str]) -> None:
-    """Refuse a configuration file of another method, or one that names a preset."""
+def _check_file(given: Any, argv: Sequence[str]) -> None:
+    """Refuse a configuration file that names a preset, or a method that is not the one to fit."""
     if given.preset != _value_of("--preset", argv):
         raise UsageError("a preset counts on the command line only; take it out of the file")
-    if given.method != method:
-        raise UsageError(f"the configuration is for {given.method}, not for {method}")
+    if given.method != argv[0]:
+        raise UsageError(f"the configuration is for {given.method}, not for {argv[0]}")
 
 
 def _value_of(flag: str, argv: Sequence[str]) -> str | None:

@@ -58,12 +58,12 @@ def own_command(argv: Sequence[str]) -> list[str]:
     return [method, *config, *others]
 
 
-def read_files(words: Sequence[str], over: Mapping[str, Any]) -> Words:
+def read_files(words: Sequence[str], over: Mapping[str, Any], method: str) -> Words:
     """Replace the files in sections among `--config FILE`; flat files stay. `over`: options of the
     command line that win over such a file.
 
     Raises:
-        UsageError: a file in sections that cannot be understood.
+        UsageError: a file in sections that cannot be understood, a flat one of another method.
     """
     import yaml
 
@@ -76,12 +76,24 @@ def read_files(words: Sequence[str], over: Mapping[str, Any]) -> Words:
             continue
         file = word.removeprefix("--config=") if joined else word
         sections = read_sections(Path(file))
-        if sections is not None:
+        if sections is None:
+            _require_method(Path(file), method)
+        else:
             text = yaml.safe_dump({**sections.options, **over})
             read[place] = f"--config={text}" if joined else text
             notices = (*found.notices, *sections.notices)
             found = Words([], sections.preset, file, notices)
     return found._replace(words=read)
+
+
+def _require_method(file: Path, method: str) -> None:
+    """Before its options, which another method does not know, are read one by one."""
+    import yaml
+
+    values = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
+    named = values.get("method", method) if isinstance(values, Mapping) else method
+    if named != method:
+        raise UsageError(f"the configuration {file} is for {named}, not for {method}")
 
 
 def _allowed(flag: str, value: str) -> str:
