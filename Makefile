@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-slow check coverage bench clean
+.PHONY: help env demo test test-slow check coverage bench bench-serve clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -43,7 +43,11 @@ bench: $(READY) ## speed, as ratios measured side by side
 	$(BIN)/python benchmarks/cavga.py
 	$(BIN)/python benchmarks/topk.py
 	$(BIN)/python benchmarks/coreset.py
+	$(BIN)/python benchmarks/engines.py
 	$(BIN)/python benchmarks/startup.py
+
+bench-serve: $(READY) ## the server: requests per second, memory, the same answers as predict
+	$(BIN)/python benchmarks/serve.py
 
 clean: ## remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .coverage

@@ -101,6 +101,7 @@ def test_predict_gives_the_scores_of_training(lea_run: Path, toy: Path, tmp_path
     """The stored fold judges files as it judged the decoded images when it was tested."""
     from leanet.inference.predict import predict
     from leanet.methods.store import load_detector
+    from leanet.ops.working_point import WorkingPoint
 
     rows = {
         row["path"]: float(row["score"])
@@ -110,7 +111,7 @@ def test_predict_gives_the_scores_of_training(lea_run: Path, toy: Path, tmp_path
     judged = predict(
         load_detector(lea_run / "fold-0"),
         [toy / path for path in rows],
-        threshold=0.0,
+        point=WorkingPoint(0.0),
         out=tmp_path,
         device=torch.device("cpu"),
         heatmaps=False,

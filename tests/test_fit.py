@@ -69,7 +69,7 @@ def subset(root: Path, toy: Path, *, normal: int, anomalous: int) -> Path:
 def test_the_run_folder_holds_what_the_contract_says_and_nothing_else(lea_run: Path) -> None:
     tested = roles(lea_run)
     expected = {"config.yaml", "environment.json", "samples.csv", "folds.csv"}
-    expected |= {"results.csv", "card.json"}
+    expected |= {"results.csv", "card.json", "baseline.json"}
     for fold in (*FOLDS, "final"):
         one = {"weights.safetensors", "journal.jsonl", "predictions.csv", "metrics.json"}
         one.add("maps.json")  # what became of the maps on their way to the network
@@ -158,7 +158,8 @@ def test_results_and_card_repeat_the_folds(lea_run: Path) -> None:
         metrics = read_json(lea_run / row["fold"] / "metrics.json")["metrics"][row["output"]]
         assert float(row["auroc"]) == metrics["auroc"]
     card, final = (read_json(lea_run / f) for f in ("card.json", "final/metrics.json"))
-    assert card["threshold"] == final["threshold"]["score"]
+    assert card["threshold"].items() >= final["threshold"]["score"].items()
+    assert card["threshold"]["source"] == "cross-validation"
     assert (card["num_normal"], card["num_anomalous"], card["folds"]) == (18, 6, 3)
     assert card["map_unit"] == "dE00"
 
@@ -202,6 +203,8 @@ def test_the_final_threshold_comes_from_the_test_scores_of_all_folds(lea_run: Pa
         expected = choose_threshold(labels, [float(row[output]) for row in rows])
         assert final["threshold"][output]["value"] == pytest.approx(expected.value)
     assert predictions(lea_run, "final", "held_out") == {}
+    fused = [float(r["score"]) for r in predictions(lea_run, "final", "cross_validation").values()]
+    assert final["threshold"]["score"]["value"] == choose_threshold(labels, fused).value
 
 
 def test_the_final_detector_trains_for_the_median_of_the_best_epochs(lea_run: Path) -> None:

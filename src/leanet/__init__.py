@@ -26,6 +26,10 @@ if TYPE_CHECKING:  # a type checker sees the functions, not the files of the sam
     from leanet.api import unpack as unpack
     from leanet.data.toy import make_toy as make_toy
     from leanet.demo import demo as demo
+    from leanet.line import export as export
+    from leanet.line import serve as serve
+    from leanet.line import threshold as threshold
+    from leanet.line import watch as watch
     from leanet.ops.color import delta_e_2000 as delta_e_2000
     from leanet.ops.color import rgb_to_lab as rgb_to_lab
     from leanet.records import ANOMALOUS as ANOMALOUS
@@ -47,6 +51,10 @@ _PUBLIC = {
     "compare": "leanet.api",
     "demo_gif": "leanet.api",
     "report_tables": "leanet.api",
+    "export": "leanet.line",
+    "threshold": "leanet.line",
+    "serve": "leanet.line",
+    "watch": "leanet.line",
     "demo": "leanet.demo",
     "make_toy": "leanet.data.toy",
     "delta_e_2000": "leanet.ops.color",

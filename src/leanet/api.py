@@ -31,6 +31,7 @@ from leanet.methods import catalog
 from leanet.methods.given_maps import give_maps
 from leanet.methods.recipe import DetectorModule
 from leanet.methods.store import load_detector
+from leanet.ops.working_point import point_of
 from leanet.prepare import FINAL, Options
 from leanet.presets import describe_options, read_start
 from leanet.progress import Progress, say_once
@@ -42,7 +43,7 @@ from leanet.report.compare import Comparison
 from leanet.report.compare_page import write_comparison
 from leanet.report.demo_gif import write_gif
 from leanet.runtime import make_runtime
-from leanet.trained import read_card
+from leanet.trained import Engine, open_detector, read_card
 
 PathLike = str | Path
 
@@ -125,28 +126,35 @@ def predict(
     out: PathLike | None = None,
     *,
     maps_from: PathLike | None = None,
+    engine: Engine = "torch",
     device: str = "auto",
     **options: Any,
 ) -> list[predicting.Judged]:
     """Judge files, folders or globs; writes predictions.csv and heat maps to `out`.
+
+    Another `engine` than torch runs the file that `export` wrote for it, on the CPU; it gives the
+    scores, and the working point of the card decides, whatever it was when the file was written.
 
     A run whose maps came from a folder (`map_source`) needs those of the new images in `maps_from`,
     which lie there as the images do in the one folder of `paths`, or in their common folder.
     `options` are those of `inference.predict.predict`.
     """
     card, places = read_card(Path(run)), [Path(path) for path in paths]
-    detector, images = load(run, device=device), predicting.find_images(places)
+    place = make_runtime(device if engine == "torch" else "cpu").device
+    detector, images = open_detector(Path(run), engine, place), predicting.find_images(places)
     if maps_from is not None:
+        if not isinstance(detector, DetectorModule):
+            raise ValueError(f"--maps_from is for the engine torch, not for {engine}")
         shared = Path(os.path.commonpath([image.absolute().parent for image in images]))
         root = places[0] if len(places) == 1 and places[0].is_dir() else shared
         give_maps(detector, images, root, Path(maps_from))
     return predicting.predict(
         detector,
         images,
-        threshold=_threshold(card),
+        point=point_of(card),
         map_top=card["map_top"],
         out=Path(out) if out is not None else Path(run) / "predictions",
-        device=make_runtime(device).device,
+        device=place,
         **options,
     )
 
@@ -168,8 +176,9 @@ def evaluate(
     return evaluating.evaluate(
         load(run, device=device),
         _tested(Path(run), Path(data), normal),
-        threshold=_threshold(card),
+        threshold=point_of(card).threshold,
         part_thresholds=card["part_thresholds"],
+        review=point_of(card).review,
         out=Path(out) if out is not None else Path(run) / "evaluation",
         device=make_runtime(device).device,
         **options,
@@ -214,7 +223,7 @@ def explain(  # noqa: PLR0913 - the options of a verb, by name
         asked,
         run=Path(run),
         out=Path(out) if out is not None else Path(run) / "explanations",
-        threshold=_threshold(card),
+        threshold=point_of(card).threshold,
         device=make_runtime(device).device,
         name=name,
         also={n: load(other, device=device) for n, other in zip(names, others, strict=True)},
@@ -252,7 +261,7 @@ def measure_maps(  # noqa: PLR0913 - the options of a verb, by name
         load(run, device=device),
         from_dict(CamOptions, options),
         which=which,
-        threshold=_threshold(card),
+        threshold=point_of(card).threshold,
         device=make_runtime(device).device,
     )
     return measure_run(
@@ -362,11 +371,6 @@ def _tested(run: Path, data: Path, normal: str | None) -> list[Sample]:
         left = len(samples) - len(kept)
         say_once(f"left out {left} test images: the run has learned from them or their groups")
     return [sample for sample in kept if sample.split == "test"] or kept
-
-
-def _threshold(card: dict[str, Any]) -> float | None:
-    """None where the detector knows no normal class."""
-    return None if card["threshold"] is None else float(card["threshold"]["value"])
 
 
 def default_run(method: str, data: Path) -> Path:

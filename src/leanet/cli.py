@@ -15,13 +15,17 @@ from leanet.verbs import (
     compare,
     evaluate,
     explain,
+    export,
     fit,
     generate,
     predict,
     programs,
     report,
+    serve,
     start,
+    threshold,
     unpack,
+    watch,
 )
 from leanet.verbs.words import HELP as WHAT
 from leanet.version import __version__
@@ -98,10 +102,14 @@ VERBS = {
     "phase2": Verb(programs.phase2, "phase2 --dataset MAPS ..."),
     "predict": Verb(predict.predict, "predict RUN PATHS... [--out DIR]"),
     "evaluate": Verb(evaluate.evaluate, "evaluate RUN DATA"),
+    "threshold": Verb(threshold.threshold, "threshold RUN [--max_miss 0.01 ...]"),
     "explain": Verb(explain.explain, "explain RUN PATHS... [--also RUN]"),
     "compare": Verb(compare.compare, "compare RUN RUN... [--out DIR]"),
+    "export": Verb(export.export, "export RUN [--format FORMAT]"),
     "generate": Verb(generate.generate, "generate RUN [--out DIR]"),
     "benchmark": Verb(report.benchmark, "benchmark SUITE.yaml [--workers N]"),
+    "serve": Verb(serve.serve, "serve RUN [--port N]"),
+    "watch": Verb(watch.watch, "watch RUN FOLDER [--move]"),
     "report": Verb(report.report, "report RUN [RUN... --tables DIR]"),
 }
 

@@ -21,10 +21,12 @@ from leanet.data.class_list import class_of
 from leanet.data.folds import write_folds_csv
 from leanet.data.scan import write_samples_csv
 from leanet.files import read_csv, read_json, write_csv, write_json
+from leanet.inference.baseline import write_baseline
+from leanet.inference.threshold import first_point
 from leanet.methods import catalog
 from leanet.methods.recipe import Experience, HeldOut, Material, Scores
 from leanet.prepare import FINAL, Found, Options, Tell, decode_samples, find_samples, folds_of
-from leanet.records import ANOMALOUS, NORMAL, Fold
+from leanet.records import ANOMALOUS, NORMAL, PROBABILITY, Fold
 from leanet.run_folder import Earlier, open_run
 from leanet.runtime import Runtime, environment, make_runtime
 from leanet.training.checkpoint import WEIGHTS
@@ -130,8 +132,9 @@ def _experience(out: Path, folds: Sequence[Fold]) -> Experience:
         folder = out / fold.name
         rows = [row for row in read_csv(folder / "predictions.csv") if row["role"] == "test"]
         indices += fold.test
-        for name in read_json(folder / METRICS)["threshold"]:
-            scores.setdefault(name, []).extend(float(row[name]) for row in rows)
+        named = ["score", *read_json(folder / METRICS)["threshold"]]
+        for name in dict.fromkeys([*named, *(key for key in rows[0] if key.startswith(PROBABILITY))]):
+            scores.setdefault(name, []).extend(float(row[name] or "nan") for row in rows)
         epochs.append(read_json(folder / METRICS)["epochs"])
     return Experience(HeldOut(tuple(indices), scores), round(statistics.median(epochs)))
 
@@ -165,7 +168,8 @@ def _conclude(method: str, material: Material, folds: Sequence[Fold]) -> None:
         "map_low": final.get("map_low"),
         "map_border": final.get("map_border", 0),
     }
-    write_json(out / "card.json", card)
+    write_baseline(out, material.images, material.labels, folds[-1].train)
+    write_json(out / "card.json", card | first_point(out, card))
     shutil.rmtree(out / "cache", ignore_errors=True)
 
 

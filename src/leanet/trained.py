@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -12,8 +12,9 @@ from leanet.inference.exported import open_exported
 from leanet.methods.store import load_detector
 from leanet.prepare import FINAL
 from leanet.records import Detector
+from leanet.training.checkpoint import WEIGHTS
 
-Engine = Literal["torch", "onnx", "openvino"]
+Engine = Literal["torch", "onnx", "onnx_int8", "openvino"]
 CARD = "card.json"
 
 
@@ -49,6 +50,6 @@ def open_detector(
     card = read_card(run)
     if engine == "torch":
         return load_detector(run / FINAL, device)
-    if engine not in ("onnx", "openvino"):
-        raise ValueError(f"unknown engine {engine!r}; allowed: torch, onnx, openvino")
-    return open_exported(run, engine, card)
+    if engine not in get_args(Engine):
+        raise ValueError(f"unknown engine {engine!r}; allowed: {', '.join(get_args(Engine))}")
+    return open_exported(run, engine, card, run / FINAL / WEIGHTS)

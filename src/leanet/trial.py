@@ -79,8 +79,8 @@ def run_trial(
     )
     thresholds = trained.thresholds or _thresholds(trained.held_out, data)
     parts = [("test", HeldOut(fold.test, test))]
-    if experience is None:
-        parts.append(("held_out", trained.held_out))
+    # fusion gives the scores of the folds another scale: these are what decides is taken from
+    parts.append(("held_out" if experience is None else "cross_validation", trained.held_out))
     limit = thresholds["score"].value if thresholds else None
     write_csv(folder / "predictions.csv", _rows(bench, parts, limit))
     if pictures:

@@ -101,17 +101,26 @@ FLAGS = {
     keep_positive legacy_gt model_AAN model_ADN num_outputs output_method pretrained
     rescale_legacy val_fraction w_lr_mult w_nonneg weights
     """,
-    "predict": "batch_size device maps maps_from no_heatmaps out overwrite skip_bad",
+    "predict": "batch_size device engine maps maps_from no_heatmaps out overwrite skip_bad",
     "evaluate": "detection_curve device normal out overwrite transductive",
+    "threshold": """
+    back calibration confident cost f1 max_false_alarm max_miss prevalence reset review value
+    """,
     "explain": """
     alpha also aug_smooth batch_size blend class cmap device eigen_smooth faithfulness head images
     layer list_layers map_source masks methods normal out overwrite scale skip_bad target
     """,
     "compare": "out",
+    "export": "data format int8 normal out overwrite",
     "generate": """
     anomalies backbone device drop_copies features features_run img_size normal out overwrite
     per_class per_image seed severity step textures
     """,
+    "serve": """
+    config database device engine host hosts images keep max_batch max_batch_bytes max_bytes
+    max_files max_pixels max_wait_ms port print_config queue state token who
+    """,
+    "watch": "device engine interval move once out settle",
     "benchmark": "data_root out overwrite ray workers",
     "report": "baseline gif tables",
 }

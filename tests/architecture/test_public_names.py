@@ -27,6 +27,7 @@ NAMES = (
     "demo_gif",
     "evaluate",
     "explain",
+    "export",
     "fit",
     "load",
     "make_toy",
@@ -35,7 +36,10 @@ NAMES = (
     "report_tables",
     "rgb_to_lab",
     "scan",
+    "serve",
+    "threshold",
     "unpack",
+    "watch",
 )
 SECONDS_TO_IMPORT, TRIALS = 0.2, 5
 HEAVY = ("torch", "numpy", "matplotlib", "lightning", "scipy", "sklearn", "timm", "PIL", "yaml")
@@ -70,7 +74,7 @@ def test_files_do_not_hide_the_functions_of_the_same_name() -> None:
     """Python puts the module leanet/fit.py at `leanet.fit` when anything imports it."""
     files = {one.name for one in pkgutil.iter_modules(leanet.__path__)}
     verbs = sorted(files & set(NAMES))
-    assert verbs == ["benchmark", "demo", "fit", "report"]
+    assert verbs == ["benchmark", "demo", "fit", "report", "serve"]
     for name in verbs:
         importlib.import_module(f"leanet.{name}")
         assert callable(getattr(leanet, name))

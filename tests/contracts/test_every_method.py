@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -11,15 +10,21 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from torch import Tensor, nn
+from torch import Tensor
 
 from leanet.config import from_dict, to_dict, to_yaml
 from leanet.data.folds import single_fold
+from leanet.inference.engines import open_onnx
+from leanet.inference.export_files import traced, write
+from leanet.inference.export_graph import Graph, facts_of, outputs_of, vector_images
+from leanet.inference.export_images import drawn_images
+from leanet.inference.parity import check_vectors, compare
 from leanet.methods.catalog import METHODS
 from leanet.methods.map_catalog import READY_METHODS
 from leanet.methods.memory import PEAK
 from leanet.methods.recipe import DetectorModule, Material, Trained
 from leanet.methods.store import load_detector, save_detector
+from leanet.ops.working_point import WorkingPoint
 from leanet.records import Prediction
 from leanet.runtime import make_runtime
 
@@ -183,6 +188,18 @@ def test_pictures_that_explain_are_images_in_a_batch(
         assert value.isfinite().all()
 
 
+@torch.inference_mode()
+def test_alike_pictures_lie_close(detector: DetectorModule, image: Tensor) -> None:
+    together = detector.embed(image)
+    assert together.ndim == 2
+    assert together.dtype == torch.float32
+    assert together.isfinite().all()
+    alone = torch.cat([detector.embed(one[None]) for one in image])
+    torch.testing.assert_close(alone, together, rtol=1e-4, atol=1e-4)
+    copies = detector.embed((0.995 * image).clamp(0, 1))
+    assert torch.cdist(copies, together).argmin(dim=1).tolist() == [0, 1, 2]
+
+
 def test_one_seed_gives_one_detector_and_another_seed_another(
     name: str,
     trained: Callable[[str], Trained],
@@ -200,24 +217,39 @@ def test_one_seed_gives_one_detector_and_another_seed_another(
     assert not all(torch.equal(weights[key], other[key]) for key in weights)
 
 
-class Exported(nn.Module):
-    """The two outputs that a shipped detector needs."""
-
-    def __init__(self, detector: DetectorModule) -> None:
-        super().__init__()
-        self.detector = detector
-
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
-        prediction = self.detector(image)
-        return prediction.score, prediction.map
-
-
 @torch.no_grad()
-def test_the_exported_program_gives_the_same(detector: DetectorModule, image: Tensor) -> None:
-    module = Exported(copy.deepcopy(detector)).eval()
-    program = torch.export.export(module, (image,)).module()
-    other = image.flip(0, 3) ** 2
-    for got, expected in zip(program(other), module(other), strict=True):
-        assert (got is None) == (expected is None)
-        if expected is not None:
-            torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+def test_the_exported_program_gives_the_same_for_any_batch(
+    detector: DetectorModule, image: Tensor
+) -> None:
+    graph = Graph(detector, WorkingPoint(0.5))
+    program = traced(graph, SIDE).module()
+    for other in (image[:1], image.flip(0, 3) ** 2, torch.cat([image, image]).sqrt()):
+        got, expected = program(other), graph(other)
+        assert got.keys() == expected.keys()
+        for key in expected.keys() - {"verdict", "review"}:
+            torch.testing.assert_close(got[key], expected[key], rtol=1e-4, atol=1e-4)
+
+
+QUICK_AS_ONNX = {"patchcore"}
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(name, marks=() if name in QUICK_AS_ONNX else pytest.mark.slow)
+        for name in METHODS
+        if name not in READY_METHODS
+    ],
+)
+def test_the_onnx_file_gives_the_same_for_any_batch(
+    method: str, trained: Callable[[str], Trained], tmp_path: Path
+) -> None:
+    detector = trained(method).detector
+    graph = Graph(detector, WorkingPoint(0.5))
+    known = outputs_of(graph, vector_images(SIDE))
+    facts = facts_of(detector, {"img_size": SIDE}, graph.point, "", known)
+    file = write(traced(graph, SIDE), "onnx", tmp_path, facts)
+    session = open_onnx(file)
+    check_vectors(session, method)
+    parity = compare(graph, session, drawn_images(SIDE), graph.point.threshold)
+    assert parity.holds(), str(parity)

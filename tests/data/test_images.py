@@ -16,6 +16,8 @@ from PIL import Image
 from leanet.data.images import (
     IMAGE_SUFFIXES,
     UnreadableImageError,
+    decode_image,
+    encode_png,
     read_float_map,
     read_grey,
     read_image,
@@ -24,6 +26,7 @@ from leanet.data.images import (
     read_mode,
     read_size,
     resize_image,
+    suffix_of,
     write_float_map,
     write_image,
     write_map,
@@ -382,3 +385,43 @@ def test_grey_has_all_the_bits_of_its_file(tmp_path: Path) -> None:
     np.testing.assert_allclose(grey, codes / 65535, atol=1e-7)
     eight = saved(tmp_path / "8.png", np.array([[[0] * 3, [51] * 3, [255] * 3]], np.uint8))
     np.testing.assert_allclose(read_grey(eight), [[0, 0.2, 1]], atol=1e-7)
+
+
+@pytest.mark.parametrize("suffix", sorted(IMAGE_SUFFIXES))
+def test_the_bytes_of_a_file_decode_to_what_the_file_does(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    write_image(path, colors())
+    np.testing.assert_array_equal(decode_image(path.read_bytes()), read_image(path))
+    assert IMAGE_FORMAT[suffix_of(path.read_bytes())] == IMAGE_FORMAT[suffix]
+
+
+IMAGE_FORMAT = {suffix: Image.registered_extensions()[suffix] for suffix in IMAGE_SUFFIXES}
+
+
+def test_bytes_are_turned_and_scaled_as_files_are(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = saved(tmp_path / "a.jpg", colors(), exif=exif)
+    deep = grey_png(tmp_path / "b.png", np.arange(12, dtype=np.uint16).reshape(3, 4) * 5000)
+    for path in (turned, deep):
+        np.testing.assert_array_equal(decode_image(path.read_bytes()), read_image(path))
+
+
+def test_bytes_that_are_no_image_are_refused_by_the_name_that_was_given() -> None:
+    with pytest.raises(UnreadableImageError, match=r"image up\.png: the file is empty"):
+        decode_image(b"", "up.png")
+    with pytest.raises(UnreadableImageError, match="not one of PNG"):
+        decode_image(b"text")
+    with pytest.raises(UnreadableImageError, match="not one of PNG"):
+        suffix_of(b"text")
+
+
+def test_more_pixels_than_a_given_limit_are_refused_before_they_are_unpacked() -> None:
+    header = struct.pack(">IIBBBBB", 5000, 3000, 8, 2, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+    with pytest.raises(UnreadableImageError, match="5000x3000 pixels are more than the limit 9"):
+        decode_image(data, max_pixels=9)
+
+
+def test_a_png_in_memory_keeps_every_pixel() -> None:
+    np.testing.assert_array_equal(decode_image(encode_png(colors())), colors())

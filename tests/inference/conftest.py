@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from leanet.data.images import write_image
+from leanet.data.scan import write_samples_csv
 from leanet.inference.subject import Subject
 from leanet.ops.faithful import ScoreOf
-from leanet.records import ANOMALOUS, NORMAL, Sample
+from leanet.records import ANOMALOUS, NORMAL, Prediction, Sample
 
 SIDE = 16
 
@@ -111,3 +113,60 @@ def make_looker() -> Callable[..., Subject]:
 @pytest.fixture
 def make_patches(tmp_path: Path) -> Callable[..., list[Sample]]:
     return lambda **more: write_samples(tmp_path / "data", **more)
+
+
+class Tiny(nn.Module):
+    """A detector: one convolution; the map is its square, the score the largest pixel."""
+
+    img_size, map_unit, map_top, map_low, map_border = SIDE, "L2", 2.0, 0.5, 0
+    map_thresholds: ClassVar[dict[str, float]] = {"honest": 1.0}
+    classes = ("a", "b")
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Conv2d(3, 4, 3, padding=1)
+
+    def forward(self, image: Tensor) -> Prediction:
+        planes = self.layer(image)
+        anomaly_map = planes[:, :1].square()
+        probs = planes.mean(dim=(2, 3))[:, :2].softmax(dim=1)
+        score = anomaly_map.flatten(1).amax(dim=1)
+        return Prediction(score, anomaly_map, probs, {"mean": planes.mean(dim=(1, 2, 3))})
+
+
+@pytest.fixture
+def tiny() -> nn.Module:
+    return Tiny().eval()
+
+
+CARD = {
+    "method": "tiny",
+    "img_size": SIDE,
+    "classes": ["a", "b"],
+    "normal": "a",
+    "threshold": {"value": 0.1},
+    "review": {"low": 0.05, "high": 0.2},
+    "calibration": {"kind": "platt", "slope": 2.0, "intercept": -1.0},
+}
+
+
+@pytest.fixture
+def card() -> dict[str, Any]:
+    """Of a run with `tiny` in it."""
+    return dict(CARD)
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> Callable[[], Path]:
+    """A run folder as far as an export looks at it: its images and a file of weights."""
+
+    def make() -> Path:
+        samples = write_samples(tmp_path / "data", 6)
+        write_samples_csv(tmp_path / "run" / "samples.csv", tmp_path / "data", samples)
+        config = f"data: {tmp_path / 'data'}\n"
+        (tmp_path / "run" / "config.yaml").write_text(config, encoding="utf-8")
+        (tmp_path / "run" / "weights").write_bytes(b"weights")
+        return tmp_path / "run"
+
+    return make

@@ -18,11 +18,12 @@ from torch import Tensor
 
 from leanet.data.cache import UnreadableImagesError
 from leanet.data.images import read_image, read_mask, resize_image
-from leanet.files import read_csv
+from leanet.files import read_csv, read_json
 from leanet.inference.evaluate import Evaluation, evaluate, to_json
 from leanet.inference.evaluate_text import to_text
 from leanet.inference.predict import predict
 from leanet.ops.maps import resize
+from leanet.ops.working_point import WorkingPoint
 from leanet.records import ANOMALOUS, NORMAL, Prediction, Sample
 
 CPU = torch.device("cpu")
@@ -132,6 +133,21 @@ def test_a_part_is_judged_by_its_own_threshold(tmp_path: Path) -> None:
     )
 
 
+def test_a_review_zone_is_judged_by_who_is_seen_and_who_slips_past(tmp_path: Path) -> None:
+    samples = toy(tmp_path)
+    score = np.array([100 * network_input(one)[..., 0].mean() for one in samples])
+    true, (low, high) = labels(samples), np.quantile(score, [0.3, 0.7])
+    found = evaluated(samples, tmp_path / "out", review=(float(low), float(high))).review
+    inside = (score >= low) & (score < high)
+    assert found is not None
+    assert found["normal"]["count"] == np.sum(inside & (true == NORMAL))
+    assert found["anomalous"]["count"] == np.sum(inside & (true == ANOMALOUS))
+    assert found["escapes"]["count"] == np.sum((score < low) & (true == ANOMALOUS))
+    assert found["overkill"]["count"] == np.sum((score >= high) & (true == NORMAL))
+    stored = read_json(tmp_path / "out" / "metrics.json")["review"]
+    assert stored["normal"]["total"] == found["normal"]["total"] == np.sum(true == NORMAL)
+
+
 def test_an_unknown_part_is_named_with_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no score called blue; it gives score, green"):
         evaluated(toy(tmp_path, 2, 2), tmp_path / "out", part_thresholds={"blue": 0.5})
@@ -165,7 +181,8 @@ def test_scores_are_those_of_predict_whatever_the_batch(tmp_path: Path) -> None:
     columns = ["path", "label", "kind", "score", "verdict", "threshold", "green"]
     assert list(rows[0]) == columns
     paths = [one.path for one in samples]
-    given = predict(Reds(), paths, threshold=33.0, out=tmp_path / "p", device=CPU, heatmaps=False)
+    at = WorkingPoint(33.0)
+    given = predict(Reds(), paths, point=at, out=tmp_path / "p", device=CPU, heatmaps=False)
     for row, one, judged in zip(rows, samples, given, strict=True):
         assert (Path(row["path"]), int(row["label"]), row["kind"]) == (
             one.path,

@@ -48,6 +48,16 @@ def test_the_text_says_in_plain_words_what_is_missed_and_rejected() -> None:
     assert "left out 12 anomalous images without a mask" in lines
 
 
+def test_a_review_zone_is_told_and_shares_of_nothing_are_left_out() -> None:
+    seen = {"count": 5, "total": 50, "low": 0.0333, "high": 0.2181}
+    nobody = {"count": 0, "total": 0, "low": 0.0, "high": 1.0}
+    zone = {"normal": nobody, "anomalous": seen, "escapes": seen, "overkill": nobody}
+    text = to_text(report(review=zone))
+    assert "review: a person looks at 5 of 50 defects (10 %, 95 % interval 3-22 %)" in text
+    assert "review: 5 of 50 defects lie below the zone (10 %, " in text
+    assert "of 0 good images" not in text
+
+
 def test_the_tables_are_aligned_and_show_the_undefined_as_a_dash() -> None:
     lines = to_text(report()).splitlines()
     heads = [k for k, line in enumerate(lines) if line.startswith(("images", "pixels"))]

@@ -143,12 +143,12 @@ def test_the_arrays_are_those_of_the_detector(folder: Path) -> None:
 @pytest.mark.usefixtures("views")
 def test_the_score_and_the_verdict_are_those_of_predict(folder: Path, tmp_path: Path) -> None:
     from leanet.inference.predict import predict
+    from leanet.ops.working_point import WorkingPoint
 
     detector, paths = Steered(A4=1.0), sorted(folder.rglob("*.png"))
     explained = run(detector, folder, threshold=0.499)
-    judged = predict(
-        detector, paths, threshold=0.499, out=tmp_path / "p", device=CPU, heatmaps=False
-    )
+    at = WorkingPoint(0.499)
+    judged = predict(detector, paths, point=at, out=tmp_path / "p", device=CPU, heatmaps=False)
     assert [one.verdict for one in explained] == [one.verdict for one in judged]
     assert [one.score for one in explained] == pytest.approx([one.score for one in judged])
 

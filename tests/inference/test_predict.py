@@ -18,6 +18,8 @@ from leanet.data.images import read_image, read_map, resize_image
 from leanet.files import read_csv, read_json
 from leanet.inference.heatmap import overlay
 from leanet.inference.predict import Judged, find_images, predict
+from leanet.ops.calibration import Calibration
+from leanet.ops.working_point import WorkingPoint
 from leanet.records import Prediction
 
 CPU = torch.device("cpu")
@@ -74,8 +76,9 @@ def many(folder: Path, count: int) -> list[Path]:
 
 
 def judged(detector: Any, paths: list[Path], out: Path, **options: Any) -> list[Judged]:
-    options = {"threshold": 50.0, "tell": lambda _: None, **options}
-    return predict(detector, paths, out=out, device=CPU, **options)
+    options = {"tell": lambda _: None, **options}
+    point = options.pop("point", WorkingPoint(options.pop("threshold", 50.0)))
+    return predict(detector, paths, point=point, out=out, device=CPU, **options)
 
 
 def shrunk(path: Path) -> NDArray[np.float32]:
@@ -202,6 +205,24 @@ def test_predictions_csv_says_the_same_as_the_return_value(tmp_path: Path) -> No
         assert (Path(row["path"]), row["verdict"]) == (one.path, one.verdict)
         assert (float(row["score"]), float(row["green"])) == (one.score, one.parts["green"])
         assert float(row["threshold"]) == 50.0
+
+
+def test_a_zone_and_a_calibration_have_columns_of_their_own(tmp_path: Path) -> None:
+    paths = many(tmp_path / "in", 5)
+    low, _, middle, _, high = sorted(one.score for one in judged(Reds(), paths, tmp_path / "a"))
+    curve = Calibration(kind="platt", slope=0.5, intercept=-25.0)
+    given = judged(
+        Reds(), paths, tmp_path / "out", point=WorkingPoint(middle, (middle, high), curve)
+    )
+    rows = read_csv(tmp_path / "out" / "predictions.csv")
+    columns = ["path", "score", "verdict", "threshold", "review", "probability", "green"]
+    assert list(rows[0]) == columns
+    assert sorted(row["review"] for row in rows) == ["no", "no", "no", "yes", "yes"]
+    for row, one in zip(rows, given, strict=True):
+        assert row["review"] == ("yes" if middle <= one.score < high else "no")
+        assert one.probability == pytest.approx(1 / (1 + math.exp(25 - 0.5 * one.score)))
+        assert float(row["probability"]) == one.probability
+    assert low < middle
 
 
 def test_an_image_scores_the_same_alone_in_a_batch_and_in_another_order(tmp_path: Path) -> None:

@@ -397,3 +397,22 @@ def test_fancy_pca_refuses_what_does_not_fit() -> None:
         color.rgb_principal_components([])
     with pytest.raises(ValueError, match=r"\[1, 1, 4, 4\]"):
         color.rgb_principal_components([torch.zeros(1, 1, 4, 4)])
+
+
+class Difference(torch.nn.Module):
+    def forward(self, lab1: Tensor, lab2: Tensor) -> Tensor:
+        return delta_e_2000(lab1, lab2)
+
+
+def test_an_exported_graph_gives_the_same_differences() -> None:
+    """Also at grey, of one color, at opposite and at right-angled hues."""
+    generator = torch.Generator().manual_seed(0)
+    lab1, lab2 = (100 * torch.rand(2, 2, 3, 8, 8, generator=generator) - 30).unbind()
+    lab2[0, :, 0] = lab1[0, :, 0]
+    lab1[0, 1:, 1] = 0
+    lab2[0, 1:, 2] = -lab1[0, 1:, 2]
+    lab1[0, 1:, 3], lab2[0, 1:, 3] = 0, 0
+    lab1[0, 1, 4], lab2[0, 2, 4] = 0, 0
+    lab2[0, 1, 5], lab2[0, 2, 5] = lab1[0, 2, 5], -lab1[0, 1, 5]
+    program = torch.export.export(Difference(), (lab1, lab2)).module()
+    torch.testing.assert_close(program(lab1, lab2), delta_e_2000(lab1, lab2), rtol=2e-6, atol=2e-6)

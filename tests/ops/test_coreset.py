@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 from sklearn.random_projection import johnson_lindenstrauss_min_dim
+from torch import Tensor, nn
 
 from leanet.ops.coreset import (
     Nearest,
@@ -180,3 +181,24 @@ def test_a_projection_is_sparse_and_keeps_distances() -> None:
     ratio = torch.pdist(points @ matrix) / torch.pdist(points)
     assert ratio.mean().item() == pytest.approx(1, abs=0.02)
     assert 0.6 < ratio.min() < ratio.max() < 1.4
+
+
+class ToBank(nn.Module):
+    def __init__(self, bank: Tensor) -> None:
+        super().__init__()
+        self.bank = nn.Buffer(bank)
+
+    def forward(self, places: Tensor) -> Nearest:
+        return nearest_row(places, self.bank, block=40)
+
+
+@pytest.mark.parametrize("rows", [1, 31, 32, 40, 73, 130])
+def test_an_exported_graph_finds_the_same_rows(rows: int) -> None:
+    generator = torch.Generator().manual_seed(rows)
+    bank = torch.randn(rows, 5, generator=generator)
+    places = torch.randn(9, 5, generator=generator)
+    shapes = ({0: torch.export.Dim("places", min=1, max=4096)},)
+    program = torch.export.export(ToBank(bank), (places[:2],), dynamic_shapes=shapes).module()
+    got, want = program(places), nearest_row(places, bank)
+    assert torch.equal(got.row, want.row)
+    assert torch.equal(got.distance, want.distance)

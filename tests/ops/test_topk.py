@@ -284,3 +284,19 @@ def test_what_cannot_be_asked() -> None:
     for count in (0, 31):
         with pytest.raises(ValueError, match=f"count must be 1 to 30, got {count}"):
             nearest_distances(phi, bank, count)
+
+
+@pytest.mark.slow
+def test_an_exported_graph_that_works_in_parts_gives_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Distance(torch.nn.Module):
+        def forward(self, phi: Tensor) -> Tensor:
+            return soft_topk_distance(phi, bank, None, 3, 0.1)
+
+    generator = torch.Generator().manual_seed(0)
+    phi, bank = (torch.rand(*shape, generator=generator) for shape in ((3, 11, 4), (9, 4)))
+    monkeypatch.setattr(topk, "TRACED", 6)
+    shapes = ({0: torch.export.Dim("batch", min=1, max=64)},)
+    program = torch.export.export(Distance(), (phi[:2],), dynamic_shapes=shapes).module()
+    torch.testing.assert_close(program(phi), Distance()(phi), rtol=1e-5, atol=1e-5)

@@ -207,8 +207,10 @@ def test_a_method_without_training_has_sizes_and_readable_distances_and_no_epoch
     file = run / "final" / "metrics.json"
     facts = read_json(file)
     facts["remarks"] |= {"bank_rows": 27440, "peak_memory_mb": 1198.3, "notices": ["half is grey"]}
-    facts["threshold"]["score"] = {**facts["threshold"]["score"], "value": 0.000123456}
+    threshold = {**facts["threshold"]["score"], "value": 0.000123456}
+    facts["threshold"]["score"] = threshold
     write_json(file, facts)
+    write_json(run / "card.json", {**read_json(run / "card.json"), "threshold": threshold})
     page = read_page(write_report(run))
     assert page.count("section", id="training") == 0
     assert "Epochs" not in page.text

@@ -15,6 +15,7 @@ cannot be read completely is an `UnreadableImageError`: no half image ever passe
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,11 +63,47 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     larger than `MAX_PIXELS`, or holds float or 32-bit values outside the ranges named above.
     """
     with _decoded(path) as image:
-        if image.mode == "F":
-            return _grey_to_rgb(path, np.asarray(image), full_scale=1.0)
-        if image.mode == "I" or image.mode.startswith("I;16"):
-            return _grey_to_rgb(path, np.asarray(image), full_scale=_FULL_16_BIT)
-        return np.array(_with_alpha(image).convert("RGB"))
+        return _rgb(path, image)
+
+
+def decode_image(
+    data: bytes, name: str = "image", *, max_pixels: int = MAX_PIXELS
+) -> NDArray[np.uint8]:
+    """The bytes of an image file as RGB [H, W, 3], exactly as `read_image` gives the file.
+
+    Raises `UnreadableImageError`, whose `path` is `name`, as `read_image` does; for more than
+    `max_pixels` before anything is unpacked.
+    """
+    path = Path(name)
+    with _decoded(path, data, max_pixels) as image:
+        return _rgb(path, image)
+
+
+def suffix_of(data: bytes) -> str:
+    """The usual file suffix of the bytes of an image file, told by content: ".png", ".jpg", ...
+
+    Reads the header only. Raises `UnreadableImageError`.
+    """
+    path = Path("image")
+    with _decoding(path, data), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        named = "JPEG" if image.format == "MPO" else image.format
+        return next(suffix for suffix, known in FORMAT_OF_SUFFIX.items() if known == named)
+
+
+def encode_png(image: NDArray[np.uint8]) -> bytes:
+    """RGB [H, W, 3] as the bytes of a PNG file, packed fast rather than small."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def encode_thumbnail(image: NDArray[np.uint8], side: int) -> bytes:
+    """RGB [H, W, 3] as the bytes of a JPEG file, made smaller if a side is longer than `side`, with
+    its aspect ratio."""
+    small, buffer = Image.fromarray(image), io.BytesIO()
+    small.thumbnail((side, side), Image.Resampling.BILINEAR)
+    small.save(buffer, format="JPEG", quality=88)
+    return buffer.getvalue()
 
 
 def read_mode(path: Path) -> str:
@@ -191,12 +228,15 @@ def read_grey(path: Path) -> NDArray[np.float32]:
 
 
 @contextmanager
-def _decoded(path: Path) -> Iterator[Image.Image]:
-    """The upright image with all its pixels in memory."""
-    with _decoding(path), Image.open(path, formats=FORMATS) as image:
-        if image.width * image.height > MAX_PIXELS:
+def _decoded(
+    path: Path, data: bytes | None = None, max_pixels: int = MAX_PIXELS
+) -> Iterator[Image.Image]:
+    """The upright image of a file, or of the `data` of one, with all its pixels in memory."""
+    source = path if data is None else io.BytesIO(data)
+    with _decoding(path, data), Image.open(source, formats=FORMATS) as image:
+        if image.width * image.height > max_pixels:
             raise UnreadableImageError(
-                path, f"{image.width}x{image.height} pixels are more than the limit {MAX_PIXELS:,}"
+                path, f"{image.width}x{image.height} pixels are more than the limit {max_pixels:,}"
             )
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
@@ -204,7 +244,7 @@ def _decoded(path: Path) -> Iterator[Image.Image]:
 
 
 @contextmanager
-def _decoding(path: Path) -> Iterator[None]:
+def _decoding(path: Path, data: bytes | None = None) -> Iterator[None]:
     """Turns whatever a decoder raises on a damaged file (nearly anything) into one error."""
     try:
         yield
@@ -216,11 +256,19 @@ def _decoding(path: Path) -> Iterator[None]:
         reason = f"more pixels than the limit {MAX_PIXELS:,} ({error})"
         raise UnreadableImageError(path, reason) from error
     except UnidentifiedImageError as error:
-        empty = path.stat().st_size == 0
+        empty = not (path.stat().st_size if data is None else data)
         reason = "the file is empty" if empty else f"not one of {', '.join(FORMATS)}, or damaged"
         raise UnreadableImageError(path, reason) from error
     except Exception as error:
         raise UnreadableImageError(path, f"{error} ({type(error).__name__})") from error
+
+
+def _rgb(path: Path, image: Image.Image) -> NDArray[np.uint8]:
+    if image.mode == "F":
+        return _grey_to_rgb(path, np.asarray(image), full_scale=1.0)
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return _grey_to_rgb(path, np.asarray(image), full_scale=_FULL_16_BIT)
+    return np.array(_with_alpha(image).convert("RGB"))
 
 
 def _with_alpha(image: Image.Image) -> Image.Image:

@@ -44,6 +44,7 @@ from leanet.inference.predict import (
 from leanet.ops.covered import in_words
 from leanet.ops.metrics import image_metrics, transductive_metrics
 from leanet.ops.metrics import transductive as scale_by_test
+from leanet.ops.point_rules import zone_figures
 from leanet.ops.stats import Interval
 from leanet.progress import Progress
 from leanet.records import Detector, Sample
@@ -68,6 +69,7 @@ class Evaluation:
     unreadable: tuple[Path, ...]  # images and masks that were left out
     classes: dict[str, float] | None = None  # `ops.classes.class_metrics`, of several classes
     transductive: dict[str, float] | None = None  # `ops.metrics.transductive_metrics`, if asked for
+    review: dict[str, dict[str, Any]] | None = None  # `ops.point_rules.Zone`, with a review zone
 
 
 def evaluate(  # noqa: PLR0913 - the options of a verb, by name
@@ -78,6 +80,7 @@ def evaluate(  # noqa: PLR0913 - the options of a verb, by name
     out: Path,
     device: torch.device,
     part_thresholds: Mapping[str, float] | None = None,
+    review: tuple[float, float] | None = None,
     map_threshold: float | None = None,
     transductive: bool = False,
     batch_size: int = 16,
@@ -91,9 +94,10 @@ def evaluate(  # noqa: PLR0913 - the options of a verb, by name
 
     `threshold` is None for a detector that knows no normal class: its score says nothing.
     `part_thresholds` are working points of the detector's single scores, by name; `map_threshold`
-    is one of the map. `transductive` adds the score scaled by the smallest and largest of this very
-    test set, as a column and figures of their own. `seed` draws the bootstrap. With `skip_bad`,
-    unreadable images are left out, and images with an unreadable mask count for their score only.
+    is one of the map. `review` is a zone (low, high) of scores that a person looks at.
+    `transductive` adds the score scaled by the smallest and largest of this very test set, as a
+    column and figures of their own. `seed` draws the bootstrap. With `skip_bad`, unreadable images
+    are left out, and images with an unreadable mask count for their score only.
 
     Raises:
         UnreadableImagesError: images or masks cannot be read, without `skip_bad`.
@@ -130,6 +134,7 @@ def evaluate(  # noqa: PLR0913 - the options of a verb, by name
         unreadable=tuple(error.path for error in bad),
         classes=_of_classes(out, classes, [true[p] for p in _paths(judged) if true], scores),
         transductive=transductive_metrics(labels, scores["score"]) if transductive else None,
+        review=None if review is None else _of_zone(labels, scores["score"], review),
     )
     write_csv(out / PREDICTIONS, _rows(judged, scores, threshold, classes, scaled))
     write_json(out / METRICS, to_json(evaluation))
@@ -168,6 +173,13 @@ def _require_normal_class(threshold: float | None) -> None:
             "this detector knows no normal class, so its score says nothing and cannot be scaled; "
             "leave out transductive"
         )
+
+
+def _of_zone(
+    labels: Sequence[int], scores: Sequence[float], zone: tuple[float, float]
+) -> dict[str, dict[str, Any]]:
+    shares = zone_figures(labels, scores, *zone)._asdict()
+    return {name: asdict(share) for name, share in shares.items()}
 
 
 def _of_classes(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from leanet.inference.evaluate import Evaluation
 from leanet.inference.ground_truth import PRO_LIMIT
@@ -58,6 +58,8 @@ def to_text(evaluation: Evaluation) -> str:
         lines = [*_table("images", {"classes": evaluation.classes}, _CLASS_COLUMNS), ""]
     if evaluation.image:
         lines += [*_table("images", evaluation.image, _IMAGE_COLUMNS), "", *_in_words(evaluation)]
+    if evaluation.review is not None:
+        lines += _of_review(evaluation.review)
     if evaluation.pixel is not None:
         shown = {key: name for key, name in _PIXEL_COLUMNS.items() if key in evaluation.pixel}
         lines += ["", *_table("pixels", {"map": evaluation.pixel}, shown), ""]
@@ -129,6 +131,22 @@ def _in_words(evaluation: Evaluation) -> list[str]:
         f"F1 {figures['f1']:.3f}; calling everything anomalous gives "
         f"{figures['all_positive_f1']:.3f}",
     ]
+
+
+def _of_review(shares: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    told = {
+        "normal": "review: a person looks at {} of {} good images",
+        "anomalous": "review: a person looks at {} of {} defects",
+        "escapes": "review: {} of {} defects lie below the zone",
+        "overkill": "review: {} of {} good images lie above the zone",
+    }
+    lines = []
+    for name, text in told.items():
+        count, total = shares[name]["count"], shares[name]["total"]
+        if total:
+            sure = _share(count, total, Interval(shares[name]["low"], shares[name]["high"]))
+            lines.append(f"{text.format(count, total)} ({sure})")
+    return lines
 
 
 def _pixels_in_words(evaluation: Evaluation) -> list[str]:

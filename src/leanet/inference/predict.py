@@ -27,6 +27,7 @@ from leanet.inference.heatmap import MAP_TOP
 from leanet.inference.judge import Outputs, judge
 from leanet.inference.pictures import Pictures
 from leanet.ops.covered import in_words
+from leanet.ops.working_point import WorkingPoint, decide
 from leanet.progress import Progress
 from leanet.records import Detector
 
@@ -41,13 +42,16 @@ _LISTED = 5
 class Judged(NamedTuple):
     """One image's score, its verdict, and the named single scores that the score was made of; of a
     detector of several classes their probabilities (p_CLASS) and the predicted one. Without a
-    normal class score and verdict are nan and ""."""
+    normal class score and verdict are nan and "". Whether a person should look, None without a
+    review zone, and the probability of a defect, None without a calibration."""
 
     path: Path
     score: float
     verdict: Verdict | Literal[""]
     parts: dict[str, float]
     predicted: str = ""
+    review: bool | None = None
+    probability: float | None = None
 
 
 def find_images(paths: Sequence[str | Path]) -> list[Path]:
@@ -80,7 +84,7 @@ def predict(  # noqa: PLR0913 - the options of a verb, by name
     detector: Detector,
     paths: Sequence[Path],
     *,
-    threshold: float | None,
+    point: WorkingPoint,
     out: Path,
     device: torch.device,
     map_top: float | None = None,
@@ -101,8 +105,10 @@ def predict(  # noqa: PLR0913 - the options of a verb, by name
     at 0, and a line is drawn at `map_threshold`. Where the map leaves out the border of the image
     (`map_border`), pictures are grey there.
 
-    A detector of several classes also gives the predicted one and the probability of each
-    (p_CLASS); it has no score and no verdict, `threshold` None, if none of them is the normal one.
+    `point` decides; with a review zone there is a column `review`, with a calibration
+    `probability`. A detector of several classes also gives the predicted one and the probability of
+    each (p_CLASS); it has no score and no verdict, a `point` without threshold, if none of them is
+    the normal one.
 
     Unreadable images are left out with `skip_bad`: they are told, and have a row with the verdict
     "unreadable". Pictures of an earlier call that have no successor stay when overwriting.
@@ -123,7 +129,7 @@ def predict(  # noqa: PLR0913 - the options of a verb, by name
         border=getattr(detector, "map_border", 0),
         unit=getattr(detector, "map_unit", None),
     )
-    check_options(threshold, batch_size)
+    check_options(point.threshold, batch_size)
     refuse_earlier(out, (PREDICTIONS,), overwrite=overwrite)
     pictures.refuse_as_images(paths)
     if pictures.border:
@@ -136,9 +142,9 @@ def predict(  # noqa: PLR0913 - the options of a verb, by name
         batches = pictures.written(batches, paths, tell)
     with Progress("judging images", total=len(paths)) as bar:
         for batch in batches:
-            judged += _judged(batch, threshold, classes)
+            judged += _judged(batch, point, classes)
             bar.advance(steps=len(judged) + len(bad) - bar.done)
-    rows = _rows(paths, judged, threshold, classes)
+    rows = _rows(paths, judged, point.threshold, classes)
     if bad and not skip_bad:
         write_csv(out / PARTIAL, rows)
         tell(f"the results of the other {len(judged)} image(s) are in {out / PARTIAL}")
@@ -183,16 +189,22 @@ def tell_left_out(bad: Sequence[UnreadableImageError], tell: Tell) -> None:
         tell(f"left out {len(bad)} unreadable image(s): {listed}")
 
 
-def _judged(batch: Outputs, threshold: float | None, classes: tuple[str, ...]) -> list[Judged]:
+def _judged(batch: Outputs, point: WorkingPoint, classes: tuple[str, ...]) -> list[Judged]:
+    decided = None
+    if point.threshold is not None:
+        decided = decide(point, torch.tensor(batch.scores["score"], dtype=torch.float64))
     judged = []
     for k, path in enumerate(batch.paths):
         parts = {name: values[k] for name, values in batch.scores.items()}
         score = parts.pop("score")
         predicted = most_probable(parts, classes) if classes else ""
-        if threshold is None:
+        if decided is None:
             judged.append(Judged(path, math.nan, "", parts, predicted))
-        else:
-            judged.append(Judged(path, score, verdict(score, threshold), parts, predicted))
+            continue
+        word: Verdict = "anomalous" if decided.anomalous[k] else "normal"
+        review = None if point.review is None else bool(decided.review[k])
+        probability = None if decided.probability is None else float(decided.probability[k])
+        judged.append(Judged(path, score, word, parts, predicted, review, probability))
     return judged
 
 
@@ -215,6 +227,10 @@ def _rows(
         row: dict[str, Any] = {"path": path.as_posix()}
         if threshold is not None:
             row |= {"score": one.score, "verdict": one.verdict, "threshold": threshold}
+        if one.review is not None:
+            row["review"] = "yes" if one.review else "no"
+        if one.probability is not None:
+            row["probability"] = one.probability
         if classes:
             row["predicted"] = one.predicted
         rows.append(row | one.parts)

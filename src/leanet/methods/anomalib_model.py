@@ -91,11 +91,11 @@ class AnomalibModel(DetectorModule):
             output = self.network(self.transform(image.float()))
         score, drawn = (getattr(output, name, None) for name in ("pred_score", "anomaly_map"))
         if drawn is not None:
-            drawn = drawn.float().reshape(len(image), 1, *drawn.shape[-2:])
+            drawn = drawn.float().reshape(image.shape[0], 1, *drawn.shape[-2:])
             score = drawn.flatten(1).amax(dim=1) if score is None else score
         if score is None:
             raise ValueError(f"{type(self.network).__name__} gives neither score nor map")
-        return score.float().reshape(len(image)), drawn
+        return score.float().reshape(image.shape[0]), drawn
 
     def extra(self) -> dict[str, Any]:
         """What rebuilds the network, the images that it has seen, the limits of its map."""

@@ -31,6 +31,7 @@ from leanet.methods.supervised import Normalize, Plan, seed_names
 from leanet.methods.transfer import Teach
 from leanet.networks.abn import ABN
 from leanet.networks.blocks import StagedClassifier
+from leanet.ops.embedding import pooled
 from leanet.records import Batch, Fold, Prediction
 from leanet.runtime import Runtime
 
@@ -71,6 +72,11 @@ class ClassDetector(DetectorModule):
     def prepare(self, image: Tensor) -> tuple[Tensor, ...]:
         """The normalized images."""
         return (self.normalize(image),)
+
+    def embed(self, image: Tensor) -> Tensor:
+        """What the stages before the last see: that one only tells the classes apart."""
+        features = self.network.features(*self.prepare(image))
+        return pooled(*(features[:-1] or features))
 
     def logits_of(self, output: Any, head: str = "") -> Tensor:
         """There is one head: [B, K]."""

@@ -35,6 +35,8 @@ class GivenMaps(DetectorModule):
     """Detector: the map [B, 1, S, S] that was given for an image, in the unit of its file; the
     score [B] is its mean. It has no weights, and a stored one knows no images."""
 
+    not_exportable = "its maps come from a folder, and a file can only hold a model that draws them"
+
     def __init__(self, img_size: int, unit: str, full_scale: float = 1.0, border: int = 0) -> None:
         super().__init__()
         self.img_size, self.map_unit, self.map_top = img_size, unit, 0.0

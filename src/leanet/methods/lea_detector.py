@@ -11,6 +11,7 @@ from torch.nn import functional
 from leanet.methods.recipe import DetectorModule
 from leanet.methods.supervised import Normalize, one_logit
 from leanet.networks.leanet import AdnInput, LEANet, LEAOutput, adn_input
+from leanet.ops.embedding import pooled
 from leanet.ops.fusion import Fusion, fuse
 from leanet.ops.map_steps import MapPreparation, prepare_map
 from leanet.ops.maps import MapScale, map_score
@@ -89,6 +90,15 @@ class LEADetector(DetectorModule):
         for name, w in self.strengths().items():
             pictures[f"strength {name}"] = image.new_full((len(image), 1, 1, 1), w)
         return pictures
+
+    def embed(self, image: Tensor) -> Tensor:
+        """What the stages of the classifier before the last see without being steered: that one
+        only tells good from bad."""
+        plain = self.reader.how == "image"
+        side = self.network_size
+        unused = image.new_zeros(len(image), 1, side, side) if plain else None
+        features = self.network.adn.features(self.prepare(image, unused)[0])
+        return pooled(*(features[:-1] or features))
 
     def prepare(self, image: Tensor, network_map: Tensor | None = None) -> tuple[Tensor, ...]:
         """The classifier's input and the network map, both of the networks' side; a `network_map`

@@ -93,7 +93,7 @@ class PatchCoreDetector(PatchDetector):
         if self.config.neighbors == 1:
             return highest
         described = patches_of(maps).flatten(2).mT
-        farthest = described[torch.arange(len(place), device=place.device), place]
+        farthest = described[torch.arange(place.shape[0], device=place.device), place]
         found = nearest_row(farthest, self.bank)
         return reweighted(farthest, found, self.bank, self.config.neighbors)
 

@@ -21,6 +21,7 @@ from leanet.config import option
 from leanet.data.cache import images_in_unit_range
 from leanet.methods.recipe import DetectorModule, Material
 from leanet.networks.frozen import STRIDES, FrozenFeatures
+from leanet.ops.embedding import pooled
 from leanet.ops.maps import blur, resize
 from leanet.records import Prediction
 
@@ -114,6 +115,10 @@ class PatchDetector(DetectorModule):
         with torch.autocast(image.device.type, enabled=False):
             maps: list[Tensor] = self.features(image[..., border:side, border:side].float())
         return maps
+
+    def embed(self, image: Tensor) -> Tensor:
+        """The mean description of the places, from every feature map."""
+        return pooled(*self.see(image))
 
     def forward(self, image: Tensor) -> Prediction:
         """Images [B, 3, S, S] in [0, 1] -> Prediction."""

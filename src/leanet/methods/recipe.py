@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from leanet.data.cache import Cache, images_in_unit_range
+from leanet.ops.embedding import lab_thumbnail
 from leanet.ops.metrics import Threshold
 from leanet.records import Fold, Prediction, Sample
 from leanet.runtime import Runtime
@@ -77,6 +78,7 @@ class DetectorModule(nn.Module):
     map_grid: int | None = None  # side of the grid that the map was enlarged from
     map_border: int = 0  # px at each side of the image that the map does not cover; it is 0 there
     classes: tuple[str, ...] = ()  # that it tells apart; () = normal and anomalous
+    not_exportable: str = ""  # why no exported file can hold it
     normal: int | None = None  # the normal one of `classes`; without it the score is always 0
 
     def forward(self, image: Tensor) -> Prediction:
@@ -110,6 +112,11 @@ class DetectorModule(nn.Module):
     def explain(self, image: Tensor) -> dict[str, Tensor]:
         """Named pictures [B, 1 or 3, h, w] of how the score came about; {} if there are none."""
         return {}
+
+    def embed(self, image: Tensor) -> Tensor:
+        """Images [B, 3, S, S] in [0, 1] -> vectors [B, D] in which alike pictures lie close; made
+        of colors where the detector has no features of its own."""
+        return lab_thumbnail(image)
 
 
 class Trained(NamedTuple):

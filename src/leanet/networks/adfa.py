@@ -64,7 +64,7 @@ class Descriptor(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Descriptions [B, D, h, w]."""
         where = coordinates(features.shape[-2], features.shape[-1]).to(features)
-        where = where.expand(len(features), -1, -1, -1)
+        where = where.expand(features.shape[0], -1, -1, -1)
         described: Tensor = self.attention(self.conv(torch.cat([features, where], dim=1)))
         return described
 

@@ -44,7 +44,7 @@ def turn(image: Tensor, quarters: Tensor) -> Tensor:
     [1.0, 3.0, 0.0, 2.0]
     """
     turned = torch.stack([torch.rot90(image, k, (-2, -1)) for k in range(4)])  # [4, B, C, S, S]
-    return turned[quarters.to(image.device) % 4, torch.arange(len(image), device=image.device)]
+    return turned[quarters.to(image.device) % 4, torch.arange(image.shape[0], device=image.device)]
 
 
 def draw_quarters(count: int, generator: torch.Generator | None = None) -> Tensor:

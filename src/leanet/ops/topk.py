@@ -37,6 +37,7 @@ from leanet.ops.gate import (
 )
 
 Scale = Literal["cmax", "row"]
+TRACED = 1024  # places of an image that an exported graph works on at a time
 
 
 def soft_topk_distance(  # noqa: PLR0913 - the options of the distance, by name
@@ -268,13 +269,25 @@ def _parts(pairs: _Pairs, block: int, count: int) -> Iterator[tuple[slice, Tenso
 
 
 def _traceable_distance(phi: Tensor, bank: Tensor, weight: Tensor, how: _How) -> Tensor:
-    """r [B, T] of all rows at once."""
-    pairs = _of_images(phi, bank, weight)
-    scores = pairs.scores(pairs.left(slice(None)))
-    images = scores.view(phi.shape[0], -1)
-    cost = cost_scale(images.amin(dim=1), images.amax(dim=1), how.over)
-    tau = how.tau(scores, _per_row(cost, phi))
-    return solve(scores, how.k, tau, how.steps()).distance.view(phi.shape[:2])
+    """r [B, T]; of all images `TRACED` places at a time, as often as these fit into T, which is
+    known when a graph is made, whereas B is not."""
+    parts = torch.split(phi, TRACED, dim=1)
+    images = [_all_scores(part, bank, weight).view(phi.shape[0], -1) for part in parts]
+    low = torch.stack([one.amin(dim=1) for one in images]).amin(dim=0)
+    high = torch.stack([one.amax(dim=1) for one in images]).amax(dim=0)
+    cost = cost_scale(low, high, how.over)
+    found = []
+    for part in parts:
+        scores = _all_scores(part, bank, weight)
+        tau = how.tau(scores, _per_row(cost, part))
+        found.append(solve(scores, how.k, tau, how.steps()).distance.view(part.shape[:2]))
+    return torch.cat(found, dim=1)
+
+
+def _all_scores(phi: Tensor, bank: Tensor, weight: Tensor) -> Tensor:
+    """s [B T, N] of all rows at once."""
+    pairs = _pairs(phi.flatten(0, 1), bank, _per_row(weight, phi))
+    return pairs.scores(pairs.left(slice(None)))
 
 
 class _Nearest(torch.autograd.Function):

@@ -22,6 +22,7 @@ from leanet.report.classes import (
 )
 from leanet.report.run import Run
 from leanet.report.template import number, render_template
+from leanet.report.working_point import working_point
 from leanet.version import __version__
 
 
@@ -44,6 +45,7 @@ def render_classes(run: Run) -> str:
         wrong=wrong[:MOST_LISTED],
         num_wrong=len(wrong),
         short=short,
+        point=working_point(run),
         **_charts(run),
         **_details(run),
     )

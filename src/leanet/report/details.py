@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from leanet.config import flat
+from leanet.ops.point_words import RULES, rule_in_words, source_in_words
 from leanet.ops.stats import clopper_pearson
 from leanet.report.run import Part, Run
 from leanet.report.tables import Summary, number
@@ -26,11 +27,6 @@ SIZES = {  # remark -> what it is
     "peak_gpu_memory_mb": "Peak memory on the GPU, MB",
 }
 FEW_ANOMALOUS = 20  # test images below which recall is called uncertain
-RULES = {
-    "f1": "best F1",
-    "quantile": "quantile of the normal scores (at most 5 % false alarms)",
-    "honest": "0.99 quantile of the normal scores",
-}
 
 
 def warnings(run: Run, summary: Summary) -> list[str]:
@@ -67,7 +63,11 @@ def worth_knowing(run: Run) -> list[str]:
 
 def working_point(run: Run) -> str:
     """Where the threshold of the final detector comes from."""
-    threshold = run.final.thresholds["score"]
+    threshold = run.card["threshold"]
+    if threshold["rule"] == "value":
+        return rule_in_words(threshold)
+    if threshold.get("source"):
+        return f"{rule_in_words(threshold)} on {source_in_words(threshold)}"
     images = f"{threshold['num_normal']} normal and {threshold['num_anomalous']} anomalous images"
     if run.folds:
         source = f"the cross-validation scores of {images}"

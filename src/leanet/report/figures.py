@@ -157,13 +157,28 @@ def _unit_axes(axes: Axes, title: str, x_label: str, y_label: str) -> None:
     axes.set_title(title, loc="left")
 
 
+def histogram_edges(values: Scores) -> Scores:
+    """Edges [NUM_BINS + 1] of equal bins over values [N], strictly ascending: values that differ by
+    rounding only lie in the middle of a narrow range.
+
+    >>> edges = histogram_edges(np.array([1.0, np.nextafter(1.0, 2.0)]))
+    >>> bool((np.diff(edges) > 0).all())
+    True
+    """
+    low, high = float(values.min()), float(values.max())
+    least = 1e-6 * max(1.0, abs(low), abs(high))
+    if high - low < least:
+        low, high = low - least / 2, high + least / 2
+    return np.linspace(low, high, NUM_BINS + 1)
+
+
 def _histogram(axes: Axes, run: Run, output: str) -> None:
     scores = {
         label: np.array([i.scores[output] for i in run.tested if i.label == label])
         for label in (NORMAL, ANOMALOUS)
     }
     thresholds = [float(part.thresholds[output]["value"]) for part in run.tested_parts]
-    edges = np.histogram_bin_edges(np.concatenate([*scores.values(), thresholds]), NUM_BINS)
+    edges = histogram_edges(np.concatenate([*scores.values(), thresholds]))
     for label, color in ((NORMAL, MUTED), (ANOMALOUS, HOT)):
         values = scores[label]
         if not values.size:

@@ -14,6 +14,7 @@ from typing import Any
 from markupsafe import Markup
 
 from leanet.files import write_text
+from leanet.ops.point_words import RULES
 from leanet.ops.stats import MeanSD, clopper_pearson
 from leanet.records import ANOMALOUS
 from leanet.report import adfa_figures, cavga_figures, details, figures, gallery, pictures, tables
@@ -22,6 +23,7 @@ from leanet.report.classes import class_text, summarize_classes
 from leanet.report.pixels import pixel_tables, pixel_text
 from leanet.report.run import Run, count, read_run
 from leanet.report.template import number, render_template, typeset
+from leanet.report.working_point import working_point
 from leanet.version import __version__
 
 
@@ -57,6 +59,7 @@ def render(run: Run, baseline: Run | None = None) -> str:
         tiles=_tiles(summary),
         charts=_charts(run),
         training=_training(run),
+        point=working_point(run),
         kinds=tables.by_kind(run.tested),
         errors=sorted((i for i in run.tested if i.wrong), key=lambda i: -abs(i.margin)),
         **_comparison(run, baseline),
@@ -215,7 +218,7 @@ def _details(run: Run) -> dict[str, Any]:
         "gate": details.gate_rows(run),
         "parts": (*run.folds, run.final),
         "sizes": details.sizes(run),
-        "rules": details.RULES,
+        "rules": RULES,
         "working_point": details.working_point(run),
         "command": details.command(run),
         "environment": json.dumps(run.environment, indent=2),

@@ -167,8 +167,10 @@ class Run:
 
     @property
     def finished(self) -> datetime:
-        """When the run was concluded (the date of card.json), in UTC."""
-        return datetime.fromtimestamp((self.folder / "card.json").stat().st_mtime, UTC)
+        """When the run was concluded, in UTC: the date of results.csv or of card.json, which later
+        commands change."""
+        files = [self.folder / name for name in ("card.json", "results.csv")]
+        return datetime.fromtimestamp(min(f.stat().st_mtime for f in files if f.exists()), UTC)
 
     @property
     def seconds(self) -> float:

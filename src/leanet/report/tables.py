@@ -126,7 +126,7 @@ def summarize(run: Path | Run) -> Summary:
         rows=_rows(run, run.tested_parts),
         final_rows=_rows(run, (run.final,)) if run.folds and run.final.tested else (),
         confusion=_confusion(run.tested),
-        threshold=run.final.thresholds["score"],
+        threshold=run.card["threshold"],
     )
 
 

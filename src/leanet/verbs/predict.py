@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from leanet.verbs.words import HELP, add_device, make_parser
+from leanet.verbs.words import ENGINES, HELP, add_device, make_parser
 
 
 def predict(argv: list[str]) -> None:
@@ -15,6 +15,7 @@ def predict(argv: list[str]) -> None:
     parser.add_argument("paths", nargs="+", help="images, folders or globs")
     parser.add_argument("--out", default=None, help="where to write (default: RUN/predictions)")
     add_device(parser)
+    parser.add_argument("--engine", choices=ENGINES, default="torch", help="or an exported file")
     parser.add_argument("--batch_size", type=int, default=16, help="images at a time")
     parser.add_argument("--no_heatmaps", action="store_true", help="write no pictures")
     parser.add_argument("--maps", action="store_true", help="write raw maps too (16-bit PNG)")
@@ -29,6 +30,7 @@ def predict(argv: list[str]) -> None:
         given.paths,
         given.out,
         device=given.device,
+        engine=given.engine,
         batch_size=given.batch_size,
         heatmaps=not given.no_heatmaps,
         maps=given.maps,
@@ -41,5 +43,7 @@ def predict(argv: list[str]) -> None:
     told = [f"{count} {name}" for name, count in classes.items()]
     if any(one.verdict for one in judged):
         told.insert(0, f"{anomalous} anomalous")
+    if any(one.review is not None for one in judged):
+        told.append(f"{sum(one.review is True for one in judged)} for review")
     out = given.out or Path(given.run) / "predictions"
     print(f"{len(judged)} images: {', '.join(told)}; see {Path(out) / 'predictions.csv'}")

@@ -14,12 +14,17 @@ HELP = {
     "phase2": "the original program: classifiers",
     "predict": "scores, verdicts, heat maps",
     "evaluate": "metrics on labelled images",
+    "threshold": "how a run decides: misses, false alarms, cost, review",
     "explain": "class activation maps, features before and after attention",
     "compare": "paired tests of runs on the same folds",
+    "export": "one file for ONNX Runtime, OpenVINO or torch.export",
     "generate": "images of a generator, or synthetic anomalies",
+    "serve": "a REST server, and a page to review and label",
+    "watch": "judge the images that appear in a folder",
     "benchmark": "methods x data sets x folds x seeds",
     "report": "the HTML page of a run, or tables of many",
 }
+ENGINES = ("torch", "onnx", "onnx_int8", "openvino")  # what runs a detector
 
 
 def make_parser(verb: str, text: str, *configs: type[Any]) -> Any:
