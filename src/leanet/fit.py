@@ -132,8 +132,9 @@ def _experience(out: Path, folds: Sequence[Fold]) -> Experience:
         folder = out / fold.name
         rows = [row for row in read_csv(folder / "predictions.csv") if row["role"] == "test"]
         indices += fold.test
-        named = ["score", *read_json(folder / METRICS)["threshold"]]
-        for name in dict.fromkeys([*named, *(key for key in rows[0] if key.startswith(PROBABILITY))]):
+        classes = [name for name in rows[0] if name.startswith(PROBABILITY)]
+        decided = read_json(folder / METRICS)["threshold"]
+        for name in dict.fromkeys(["score", *decided, *classes]):
             scores.setdefault(name, []).extend(float(row[name] or "nan") for row in rows)
         epochs.append(read_json(folder / METRICS)["epochs"])
     return Experience(HeldOut(tuple(indices), scores), round(statistics.median(epochs)))

@@ -24,7 +24,7 @@ from leanet.serve.retrain import Retraining
 from leanet.serve.services import Services
 from leanet.serve.settings import Settings
 from leanet.serve.store import Store
-from leanet.serve.versions import Versions
+from leanet.serve.versions import ORIGINAL, Versions
 from leanet.version import __version__
 
 ROUTERS: tuple[APIRouter, ...] = (
@@ -73,7 +73,13 @@ def _build(settings: Settings) -> Services:
     """The parts, in the order in which they need each other."""
     versions = Versions(settings.state, settings.run)
     name, device = versions.live(), make_runtime(settings.device).device
-    model = open_model(versions.run_of(name), name, engine=settings.engine, device=device)
+    model = open_model(
+        versions.run_of(name),
+        name,
+        engine=settings.engine,
+        device=device,
+        or_torch=name != ORIGINAL,
+    )
     _try(model)
     live = Live(model)
     store = Store(settings.state, settings.database)

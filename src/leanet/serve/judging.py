@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 from sqlalchemy.exc import SQLAlchemyError
 
 from leanet.data.images import UnreadableImageError, read_image
+from leanet.data.scan import scan
 from leanet.inference.predict import find_images
 from leanet.serve.batching import QueueFullError, StoppingError
 from leanet.serve.entries import Picture, UnknownImageError
@@ -114,9 +115,9 @@ class Judging:
                 self._bad[given] = str(error).partition("\n")[0]
                 continue
             self._bad.pop(given, None)
-            source = Path(given).name or given
+            source, masks = Path(given).name or given, masks_of(Path(given))
             for path in paths:
-                if path.absolute() not in self._known:
+                if path.absolute() not in self._known | masks:
                     self._enter(path.absolute(), source[:100])
         self._searched = True
 
@@ -171,3 +172,12 @@ class Judging:
         now = self._services.live.model
         if now.name == model.name and now.point != model.point and now.point.threshold is not None:
             self._store.judge_anew(now.name, now.point)
+
+
+def masks_of(folder: Path) -> set[Path]:
+    """The masks of a folder that is a data set: they are no pictures to judge."""
+    try:
+        samples = scan(folder, normal_required=False).samples if folder.is_dir() else ()
+    except (ValueError, OSError):  # no data set, just pictures
+        return set()
+    return {sample.mask.absolute() for sample in samples if sample.mask is not None}

@@ -20,7 +20,7 @@ from leanet.inference.class_tables import most_probable
 from leanet.inference.judge import judge_batch
 from leanet.ops.working_point import WorkingPoint, decide, point_of
 from leanet.records import Detector
-from leanet.trained import Engine, open_detector, read_card
+from leanet.trained import CARD, Engine, open_detector, read_card
 
 
 class Model(NamedTuple):
@@ -32,6 +32,7 @@ class Model(NamedTuple):
     detector: Detector
     point: WorkingPoint
     device: torch.device
+    engine: Engine = "torch"
 
 
 class Judgement(NamedTuple):
@@ -50,28 +51,57 @@ class Judgement(NamedTuple):
 
 
 def open_model(
-    run: Path, name: str, *, engine: Engine = "torch", device: torch.device | str = "cpu"
+    run: Path,
+    name: str,
+    *,
+    engine: Engine = "torch",
+    device: torch.device | str = "cpu",
+    or_torch: bool = False,
 ) -> Model:
-    """Load a finished run; errors as `leanet.trained.open_detector`."""
+    """Load a finished run; `or_torch` where the engine has no file, as of a model that was trained
+    here and that nobody has exported yet.
+
+    Raises ValueError as `leanet.trained.open_detector` does.
+    """
     card = read_card(run)
-    detector = open_detector(run, engine, device)
-    return Model(name, run, card, detector, point_of(card), torch.device(device))
+    try:
+        detector = open_detector(run, engine, device)
+    except ValueError:
+        if engine == "torch" or not or_torch:
+            raise
+        engine, detector = "torch", open_detector(run, "torch", device)
+    return Model(name, run, card, detector, point_of(card), torch.device(device), engine)
 
 
 class Live:
     """Holds the model that answers."""
 
     def __init__(self, model: Model) -> None:
-        self._model = model
+        self._held = (model, _stamp(model))
 
     @property
     def model(self) -> Model:
-        """The one that answers now; keep the reference for the length of a request."""
-        return self._model
+        """The one that answers now; keep the reference for the length of a request. A card that
+        `leanet threshold` has changed meanwhile is read again."""
+        model, stamp = self._held
+        now = _stamp(model)
+        if now not in (stamp, None):
+            card = read_card(model.run)
+            model = model._replace(card=card, point=point_of(card))
+            self._held = (model, now)
+        return model
 
     def switch(self, model: Model) -> None:
         """Let another answer from the next request on."""
-        self._model = model
+        self._held = (model, _stamp(model))
+
+
+def _stamp(model: Model) -> int | None:
+    """Changes when the card does; None where the run is gone, whose model answers on."""
+    try:
+        return (model.run / CARD).stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 def shown(model: Model, image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -86,7 +86,7 @@ async def health(services: Parts) -> JSONResponse:
         model=model.name,
         method=str(model.card.get("method", "")),
         img_size=model.detector.img_size,
-        engine=settings.engine,
+        engine=model.engine,
         threshold=model.point.threshold,
         classes=list(model.card.get("classes") or ()),
         uptime_seconds=round(services.metrics.uptime(), 3),

@@ -145,12 +145,7 @@ def open_version(services: Services, name: str) -> Model:
     except ValueError as error:
         raise RefusedError(404, str(error)) from error
     device = make_runtime(settings.device).device
-    if settings.engine != "torch":
-        try:
-            return open_model(run, name, engine=settings.engine, device=device)
-        except ValueError:  # retrained here, and nobody has exported it yet
-            pass
-    return open_model(run, name, device=device)
+    return open_model(run, name, engine=settings.engine, device=device, or_torch=True)
 
 
 def shown_file(path: Path) -> File:
