@@ -13,6 +13,7 @@ from leanet.inference.export import (
     EXPORTS,
     describe,
     export_detector,
+    outdated,
     refuse_earlier_export,
 )
 from leanet.inference.export_graph import Format
@@ -58,6 +59,11 @@ def threshold(
             write_report(folder)
     held = read_held_scores(folder, card.get("folds", 0))
     tell(to_text({**card, "threshold": completed(card["threshold"], held)}))
+    if old := outdated(card):
+        tell(
+            f"exported files still decide by another point inside ({', '.join(old)}): `leanet "
+            "export --overwrite` renews them; predict --engine decides by this one"
+        )
     return point_of(card)
 
 

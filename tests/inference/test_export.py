@@ -16,7 +16,7 @@ from torch import nn
 
 from leanet.inference import export as exporting
 from leanet.inference.engines import Session
-from leanet.inference.export import export_detector, refuse_earlier_export
+from leanet.inference.export import export_detector, outdated, refuse_earlier_export
 from leanet.inference.export_graph import Format
 from leanet.inference.exported import open_exported
 from leanet.inference.predict import predict
@@ -50,6 +50,8 @@ def test_a_file_answers_as_its_detector(
     assert record["parity"]["of"] == "12 of the data set, 11 drawn"
     assert record["parity"]["score"] <= 1e-4
     assert record["threshold"] == 0.1
+    assert outdated(card) == []
+    assert outdated({**card, "threshold": {"value": 0.2}}) == [kind]
     leftover = {file.suffix for file in (card["run"] / "export").iterdir()}
     assert leftover == {"torch": {".pt2"}, "openvino": {".xml", ".bin"}}[kind]
 

@@ -16,7 +16,14 @@ from typing import Any, NamedTuple
 from leanet.data.generated import sha256_of
 from leanet.inference.engines import OPEN
 from leanet.inference.export_files import NAMES, OPSET, traced, write
-from leanet.inference.export_graph import Format, Graph, facts_of, outputs_of, vector_images
+from leanet.inference.export_graph import (
+    Format,
+    Graph,
+    facts_of,
+    outputs_of,
+    point_facts,
+    vector_images,
+)
 from leanet.inference.export_images import shown_images
 from leanet.inference.parity import Parity, check_vectors, compare
 from leanet.ops.working_point import point_of
@@ -41,6 +48,13 @@ class Made(NamedTuple):
     facts: dict[str, Any]
     parity: Parity
     source: str
+
+
+def outdated(card: Mapping[str, Any]) -> list[str]:
+    """The exports of a run that hold another working point inside than its card does now."""
+    now = point_facts(point_of(card))
+    records: Mapping[str, Any] = card.get("exports") or {}
+    return [name for name, one in records.items() if any(one.get(k) != now[k] for k in now)]
 
 
 def export_detector(

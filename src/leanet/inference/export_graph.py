@@ -122,9 +122,7 @@ def facts_of(
         **{name: card.get(name) for name in _CARD},
         "input": f"{INPUT}: float32 [B, 3, S, S], RGB in [0, 1], resized bilinearly as Pillow does",
         "outputs": list(outputs),
-        "threshold": point.threshold,
-        "review": None if point.review is None else list(point.review),
-        "calibrated": point.calibration is not None,
+        **point_facts(point),
         **{name: getattr(detector, name, None) for name in _MAP},
         "weights_sha256": weights,
         "test_vectors": {
@@ -133,6 +131,15 @@ def facts_of(
             "tolerance": TOLERANCE,
             "expected": summary(outputs),
         },
+    }
+
+
+def point_facts(point: WorkingPoint) -> dict[str, Any]:
+    """A working point as JSON, of a calibration only whether there is one."""
+    return {
+        "threshold": point.threshold,
+        "review": None if point.review is None else list(point.review),
+        "calibrated": point.calibration is not None,
     }
 
 
