@@ -75,8 +75,10 @@ def in_single_precision(point: WorkingPoint) -> WorkingPoint:
 def at_least(limit: float) -> float:
     """The smallest float32 that is not below a number.
 
-    >>> at_least(0.1) >= 0.1 > np.nextafter(np.float32(at_least(0.1)), np.float32(0))
-    True
+    >>> float(np.float32(0.3)) >= 0.3, at_least(0.3) == float(np.float32(0.3))
+    (True, True)
+    >>> float(np.float32(0.7)) >= 0.7, at_least(0.7) > float(np.float32(0.7))
+    (False, True)
     """
     nearest = np.float32(limit)
     if float(nearest) < limit:
