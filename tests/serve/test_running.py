@@ -179,6 +179,13 @@ def test_a_port_in_use_is_said_at_once(serving: Callable[..., Running]) -> None:
     assert caught.value.filename == f"127.0.0.1:{one.port}"
 
 
+def test_an_answer_in_two_packets_does_not_wait_between_them() -> None:
+    with listening("127.0.0.1", 0) as door, socket.create_connection(door.getsockname()):
+        inside, _ = door.accept()
+        with inside:
+            assert inside.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_a_state_folder_is_for_one_server_at_a_time(tmp_path: Path) -> None:
     with alone(tmp_path / "state"), pytest.raises(ValueError, match="another server works on"):
         alone(tmp_path / "state").__enter__()
