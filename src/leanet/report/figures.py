@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -172,13 +172,10 @@ def histogram_edges(values: Scores) -> Scores:
     return np.linspace(low, high, NUM_BINS + 1)
 
 
-def _histogram(axes: Axes, run: Run, output: str) -> None:
-    scores = {
-        label: np.array([i.scores[output] for i in run.tested if i.label == label])
-        for label in (NORMAL, ANOMALOUS)
-    }
-    thresholds = [float(part.thresholds[output]["value"]) for part in run.tested_parts]
-    edges = histogram_edges(np.concatenate([*scores.values(), thresholds]))
+def draw_histograms(axes: Axes, scores: Mapping[int, Scores], also: Sequence[float]) -> None:
+    """Scores [N] of each label as shares of it, over bins that reach to the values `also`; few of
+    them with a tick each below the axis."""
+    edges = histogram_edges(np.concatenate([*scores.values(), also]))
     for label, color in ((NORMAL, MUTED), (ANOMALOUS, HOT)):
         values = scores[label]
         if not values.size:
@@ -187,17 +184,18 @@ def _histogram(axes: Axes, run: Run, output: str) -> None:
         axes.stairs(heights, edges, fill=True, color=color, alpha=0.45)
         axes.stairs(heights, edges, color=color, linewidth=1.1)
         if values.size <= MOST_RUGS:
+            place: Any = {"transform": axes.get_xaxis_transform(), "clip_on": False}
             y = np.full(values.size, -0.035 - 0.05 * label)
-            axes.plot(
-                values,
-                y,
-                "|",
-                color=color,
-                markersize=5,
-                alpha=0.7,
-                transform=axes.get_xaxis_transform(),
-                clip_on=False,
-            )
+            axes.plot(values, y, "|", color=color, markersize=5, alpha=0.7, **place)
+
+
+def _histogram(axes: Axes, run: Run, output: str) -> None:
+    scores = {
+        label: np.array([i.scores[output] for i in run.tested if i.label == label])
+        for label in (NORMAL, ANOMALOUS)
+    }
+    thresholds = [float(part.thresholds[output]["value"]) for part in run.tested_parts]
+    draw_histograms(axes, scores, thresholds)
     for value in thresholds if len(thresholds) > 1 else ():
         axes.axvline(value, color=INK, linewidth=0.7, alpha=0.35)
     axes.axvline(float(np.median(thresholds)), color=INK, linewidth=1.6)

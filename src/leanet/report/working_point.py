@@ -26,11 +26,10 @@ from leanet.ops.point_words import (
     source_in_words,
 )
 from leanet.records import ANOMALOUS, NORMAL
-from leanet.report.figures import ACCENT, HOT, INK, MUTED, draw_chart, histogram_edges
+from leanet.report.figures import ACCENT, INK, MUTED, draw_chart, draw_histograms
 from leanet.report.run import Run
 
 ROLES = ("cross_validation", "held_out")  # of the rows that a working point is taken from
-FEW = 300  # images of a label up to which each has its own tick
 SIZE = (4.2, 2.6)  # inches
 
 Scores = dict[int, NDArray[np.float64]]  # label -> scores
@@ -141,21 +140,9 @@ def _curve_in_words(curve: Mapping[str, Any] | None) -> str:
 def _histogram(axes: Axes, scores: Scores, card: Mapping[str, Any]) -> None:
     threshold, review = float(card["threshold"]["value"]), card.get("review")
     ends = [] if review is None else [review["low"], review["high"]]
-    shown = np.concatenate([*scores.values(), [threshold, *ends]])
-    edges = histogram_edges(shown)
     if ends:
         axes.axvspan(*ends, color=ACCENT, alpha=0.18, linewidth=0)
-    for label, color in ((NORMAL, MUTED), (ANOMALOUS, HOT)):
-        values = scores[label]
-        if not values.size:
-            continue
-        heights = np.histogram(values, edges)[0] / values.size
-        axes.stairs(heights, edges, fill=True, color=color, alpha=0.45)
-        axes.stairs(heights, edges, color=color, linewidth=1.1)
-        if values.size <= FEW:
-            place: Any = {"transform": axes.get_xaxis_transform(), "clip_on": False}
-            y = np.full(values.size, -0.035 - 0.05 * label)
-            axes.plot(values, y, "|", color=color, markersize=5, alpha=0.7, **place)
+    draw_histograms(axes, scores, [threshold, *ends])
     axes.axvline(threshold, color=INK, linewidth=1.6)
     axes.set_title("held-out scores", loc="left")
     axes.xaxis.set_major_locator(MaxNLocator(6))
