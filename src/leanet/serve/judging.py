@@ -48,7 +48,7 @@ class Judging:
         self._skipped: dict[str, set[str]] = {}  # model -> names of pictures that it cannot judge
         self._wake = asyncio.Event()
         self._searched = False
-        self._known: set[Path] | None = None  # files that are entered already
+        self._known: set[Path] | None = None  # files that are entered already, and masks
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -115,10 +115,13 @@ class Judging:
                 self._bad[given] = str(error).partition("\n")[0]
                 continue
             self._bad.pop(given, None)
-            source, masks = Path(given).name or given, masks_of(Path(given))
-            for path in paths:
-                if path.absolute() not in self._known | masks:
-                    self._enter(path.absolute(), source[:100])
+            source = Path(given).name or given
+            new = [place for path in paths if (place := path.absolute()) not in self._known]
+            masks = masks_of(Path(given)) if new else set()
+            self._known |= masks
+            for path in new:
+                if path not in masks:
+                    self._enter(path, source[:100])
         self._searched = True
 
     def _enter(self, path: Path, source: str) -> None:
