@@ -105,8 +105,10 @@ def test_a_step_follows_the_two_losses(runtime: Runtime, tmp_path: Path) -> None
         assert told[name] == pytest.approx(float(value.detach().mean()), rel=1e-4), name
     for mine, theirs in zip(players.networks, (generator, discriminator), strict=True):
         pairs = zip(mine.parameters(), theirs.parameters(), strict=True)
-        for a, b in pairs:
-            torch.testing.assert_close(a, b, rtol=0, atol=2e-5)
+        apart = torch.cat([(a - b).abs().flatten() for a, b in pairs])
+        # Adam's first step is lr times the sign of the gradient, which rounding turns where it is 0
+        assert apart.max() <= 2 * 2e-4 * 1.01
+        assert (apart > 2e-5).float().mean() < 1e-3
 
 
 def test_a_step_trains_every_layer_of_both_and_unfreezes_again(
