@@ -6,11 +6,12 @@ and decoding included. Each run is a process of its own, in turns, with as many 
 imports, loading the model and a first image; predicting is all files after that.
 
 anomalib runs as documented (`data_path`: batches of one, no workers) and with a data loader of
-one's own (batches of 16, one worker); both programs once without and once with their pictures.
+one's own (batches of 16, one worker), leanet also by its exported files; all once without and once
+with their pictures. Ratios are those to anomalib as documented: how many times as fast.
 
 Needs anomalib (`pip install 'leanet[anomalib]'`); without it, it says so and ends.
 
-Run: python benchmarks/predict.py   (about ten minutes on two cores)
+Run: python benchmarks/predict.py   (about fifteen minutes on two cores)
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ from PIL import Image
 LAYERS = ("layer2", "layer3")
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 BATCH = 16
-WHO = ("leanet", "anomalib", "anomalib, own loader")
+ENGINES = {"leanet": "torch", "leanet, ONNX Runtime": "onnx", "leanet, OpenVINO": "openvino"}
+DOCUMENTED = "anomalib"
+WHO = (*ENGINES, DOCUMENTED, "anomalib, own loader")
 Job = dict[str, Any]
 
 
@@ -67,6 +70,8 @@ def prepare(place: Path, given: argparse.Namespace) -> None:
         device="cpu",
         tell=lambda _: None,
     )
+    for engine in ("onnx", "openvino"):
+        leanet.export(place / "run", engine, tell=lambda _: None)
 
 
 def write_images(folder: Path, num: int, side: int, seed: int) -> None:
@@ -135,7 +140,7 @@ def run_anomalib(job: Job) -> Job:
     model = theirs(job, pictures=job["pictures"])
     engine.predict(model, ckpt_path=place / "patchcore.ckpt", data_path=first_of(place))
     ready, busy = time.perf_counter(), cpu_seconds()
-    if job["who"] == "anomalib":
+    if job["who"] == DOCUMENTED:
         found = engine.predict(model, data_path=place / "files")
     else:
         files = PredictDataset(place / "files")
@@ -147,13 +152,13 @@ def run_anomalib(job: Job) -> Job:
 
 def run_leanet(job: Job) -> Job:
     started = time.perf_counter()
-    from leanet import api
     from leanet.inference.predict import find_images, predict
     from leanet.ops.working_point import point_of
-    from leanet.trained import read_card
+    from leanet.trained import open_detector, read_card
 
     place, cpu = Path(job["place"]), torch.device("cpu")
-    detector, card = api.load(place / "run", device="cpu"), read_card(place / "run")
+    detector = open_detector(place / "run", ENGINES[job["who"]], cpu)
+    card = read_card(place / "run")
     options: dict[str, Any] = {
         "point": point_of(card),
         "map_top": card["map_top"],
@@ -191,7 +196,7 @@ def figures(started: float, ready: float, busy: float, num: int) -> Job:
 def run(job: Job) -> Job:
     if job["who"] == "fit":
         return fit_anomalib(job)
-    return run_leanet(job) if job["who"] == "leanet" else run_anomalib(job)
+    return run_leanet(job) if job["who"] in ENGINES else run_anomalib(job)
 
 
 def started(job: Job, threads: int) -> Job:
@@ -216,9 +221,9 @@ def compare(job: Job, given: argparse.Namespace) -> None:
         who: {name: statistics.median(row[name] for row in found) for name in found[0]}
         for who, found in rows.items()
     }
-    own = middle["leanet"]
+    documented = middle[DOCUMENTED]
     for who, row in middle.items():
-        ratios = "  ".join(f"{row[n] / own[n]:5.2f} x" for n in ("predict", "cpu", "whole"))
+        ratios = "  ".join(f"{documented[n] / row[n]:5.2f} x" for n in ("predict", "cpu", "whole"))
         print(
             f"{'with' if job['pictures'] else 'no':5}pictures  {who:22}{row['start']:8.1f} s"
             f"{1000 * row['predict'] / given.images:9.1f} ms{1000 * row['cpu'] / given.images:9.1f}"

@@ -357,9 +357,9 @@ def benchmark(
         )
     except ValueError:  # some cells failed: the others are worth a page
         if (folder / "results.csv").exists():
-            write_benchmark_report(folder)
+            write_benchmark_report(folder, tell)
         raise
-    return write_benchmark_report(folder)
+    return write_benchmark_report(folder, tell)
 
 
 def _tested(run: Path, data: Path, normal: str | None) -> list[Sample]:

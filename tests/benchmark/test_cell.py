@@ -7,7 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leanet.benchmark.cell import Need, Opened, map_jobs, need_of, open_data, run_map_job
+from leanet.benchmark.cell import (
+    Need,
+    Opened,
+    fold_of,
+    map_jobs,
+    need_of,
+    open_data,
+    run_map_job,
+)
 from leanet.benchmark.run import benchmark
 from leanet.benchmark.suite import cells, read_suite
 from leanet.data.images import write_image
@@ -15,12 +23,13 @@ from leanet.data.weak import WeakSplit
 from leanet.files import read_csv, read_json
 from leanet.methods.detector_file import read_detector
 from leanet.methods.map_catalog import find_map_method
-from leanet.records import ANOMALOUS
+from leanet.records import ANOMALOUS, NORMAL, Fold
 from leanet.report.benchmark import write_benchmark_report
 
 WriteSuite = Callable[..., Path]
 OWN_SPLIT = {"img_size": 32, "folds": 0, "device": "cpu", "precision": "32-true"}
 DRAWS_MAPS = {"map": {"method": "colorizer", "base": 2, "epochs": 1}}
+SMALL = {"num_normal": 6, "num_anomalous": 8, "size": 32}
 NORMAL_ONLY = Need(anomalous=False)
 
 
@@ -138,3 +147,46 @@ def test_normal_images_alone_are_refused_to_a_row_that_needs_both(
 ) -> None:
     with pytest.raises(ValueError, match="learns from both"):
         opened(Need())
+
+
+def test_map_models_are_shared_by_all_numbers_draws_rows_and_kinds(
+    write_suite: WriteSuite, toy: Path, tmp_path: Path
+) -> None:
+    unseen = {"path": str(toy), "unseen": True}
+    data = {"Leaf": {"generated": SMALL}, "New": unseen, "Toy": {"path": str(toy)}}
+    few = read_suite(write_suite(data=data, few={"labelled": [1, 2], "draws": 2}))
+    made = [cell for cell in cells(few) if cell.data.name == "Leaf"]
+    assert len(map_jobs(few, made, tmp_path)) == 2 * (1 + 2)  # as of any suite with two folds
+    runs = [open_data(few, one, 0, tmp_path, Need()).material.run for one in few.data]
+    assert runs[0] != runs[1] == runs[2]
+
+
+def test_all_rows_learn_from_the_same_defects_and_draws_have_names_of_their_own(
+    write_suite: WriteSuite, tmp_path: Path
+) -> None:
+    data = {"Leaf": {"generated": SMALL}}
+    suite = read_suite(write_suite(data=data, few={"labelled": [1, 2], "draws": 2}))
+    folds: dict[Any, Fold] = {}
+    for cell in cells(suite):
+        opened = open_data(suite, cell.data, cell.seed, tmp_path, need_of(cell.row))
+        fold, labels = fold_of(cell, opened), opened.material.labels
+        assert folds.setdefault((cell.fold, cell.labelled, cell.draw), fold) == fold
+        assert sum(labels[i] == ANOMALOUS for i in fold.train) == cell.labelled
+        usual = opened.folds[cell.fold]
+        assert [i for i in fold.train if labels[i] == NORMAL] == [
+            i for i in usual.train if labels[i] == NORMAL]  # fmt: skip
+    assert folds[0, 1, 0].name == folds[0, 2, 0].name == "fold-0"
+    assert folds[1, 2, 1].name == "fold-1-draw-1"
+
+
+def test_few_defects_of_several_classes_are_refused(
+    write_suite: WriteSuite, tmp_path: Path
+) -> None:
+    methods = {"several": {"method": "classifier", "classes": "kinds"}}
+    data = {"Leaf": {"generated": SMALL}}
+    few: dict[str, Any] = {"few": {"labelled": [1]}, "data": data, "methods": methods}
+    suite = read_suite(write_suite(**few, common={}, baseline=None))
+    cell = cells(suite)[0]
+    opened = open_data(suite, cell.data, 0, tmp_path, need_of(cell.row))
+    with pytest.raises(ValueError, match=r"several tells .* apart; give it classes: two"):
+        fold_of(cell, opened)

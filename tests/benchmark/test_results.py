@@ -55,6 +55,26 @@ def test_there_is_a_line_for_every_output_of_every_cell(
     assert {row["fold"]: row["auroc"] for row in rows} == {"0": "0.25", "1": "0.375"}
 
 
+def test_few_defects_have_their_coordinates_and_others_none(
+    tmp_path: Path, write_suite: WriteSuite, toy: Path
+) -> None:
+    data = {"Toy": {"path": str(toy)}, "New": {"path": str(toy), "unseen": True}}
+    few = read_suite(write_suite(data=data, few={"labelled": [1, 5], "draws": 2}))
+    for name, suite in (("few", few), ("other", read_suite(write_suite()))):
+        for cell in cells(suite):
+            finish(cell, tmp_path / name)
+    columns = "data", "labelled", "draw", "unseen"
+    rows = read_csv(write_results(few, tmp_path / "few"))
+    assert {tuple(row[name] for name in columns) for row in rows} == {
+        (name, k, draw, unseen) for name, unseen in (("Toy", "0"), ("New", "1"))
+        for k in "15" for draw in "01"}  # fmt: skip
+    (other,) = {
+        tuple(row[name] for name in columns)
+        for row in read_csv(write_results(read_suite(write_suite()), tmp_path / "other"))
+    }
+    assert other == ("Toy", "", "", "")
+
+
 def test_the_held_out_images_alone_make_the_held_out_figure(
     tmp_path: Path, write_suite: WriteSuite
 ) -> None:

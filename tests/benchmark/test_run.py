@@ -157,6 +157,46 @@ def test_missing_data_are_named_before_anything_is_trained(
     assert times(tmp_path) == {}
 
 
+FEW = {
+    "data": {
+        "Leaf": {"generated": {"num_normal": 6, "num_anomalous": 8, "size": 32}},
+        "New kinds": {
+            "generated": {"num_normal": 6, "num_anomalous": 8, "size": 32},
+            "unseen": True,
+        },
+    },
+    "few": {"labelled": [2, 9]},
+    "methods": {"plain": {"method": "classifier"}},
+    "common": {"epochs": 1, "adn": "timm/mobilenetv3_small_050", "val_fraction": 0},
+}
+
+
+def test_few_defects_are_drawn_trained_told_and_gone_on_with(
+    tmp_path: Path, write_suite: WriteSuite
+) -> None:
+    file, out, told = write_suite(**FEW), tmp_path / "out", list[str]()
+    not_made = "New kinds: 2 cells are not made: "
+    rows = read_csv(start(file, out, tell=told.append))
+    assert told == [
+        "Leaf: 2 cells are not made: 9 labelled defects are more than the 8 that can be drawn",
+        f"{not_made}2 labelled defects leave 2 defects and 3 normal images to test; needed are 5 "
+        "and 1",
+        f"{not_made}9 labelled defects are more than the 6 that can be drawn",
+        "suite: 2 cells, 0 of them finished before",
+    ]
+    assert {(row["fold"], row["labelled"], row["draw"]) for row in rows} == set(
+        product("01", "2", "0"))  # fmt: skip
+    for row in rows:
+        assert (row["num_train_normal"], row["num_train_anomalous"]) == ("3", "2")
+        assert (row["num_normal"], row["num_anomalous"]) == ("3.0", "6.0")
+        assert float(row["oracle_f1"]) >= float(row["f1"])
+        assert 0 <= float(row["escapes_at_1"]) <= 1
+    before = times(out)
+    more = write_suite(**{**FEW, "few": {"labelled": [2, 9], "draws": 2}})
+    assert len(read_csv(start(more, out))) == 4
+    assert {name: when for name, when in times(out).items() if name in before} == before
+
+
 @pytest.mark.slow
 def test_killed_in_the_middle_with_two_workers_it_goes_on_and_ends_alike(
     tmp_path: Path, write_suite: WriteSuite

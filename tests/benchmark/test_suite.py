@@ -115,7 +115,9 @@ def test_positives_are_the_papers() -> None:
               "Carpet": 89}  # fmt: skip
     seen = set()
     for file in FILES:
-        if file.stem.startswith(("classifier-", "cavga-", "map-sources")):  # not that paper's
+        if file.stem.startswith(
+            ("classifier-", "cavga-", "few-", "map-sources")
+        ):  # not that paper's
             continue
         for data in suite_of(file).data:
             assert data.positives == counts[data.name]
@@ -162,6 +164,17 @@ def test_every_map_source_is_used_in_every_way_and_is_the_same_each_time() -> No
         assert row.config.map_model == first.map_model
         assert row.config.attention_points == ((3,) if "LEA-Net" in row.name else ())
     assert len(cells(suite)) == 96, "the file says so"
+
+
+def test_few_defects_are_seen_unseen_and_generated_in_two_degrees() -> None:
+    suite = suite_of(ROOT / "configs" / "suites" / "few-defects.yaml")
+    assert suite.few is not None
+    assert suite.few.labelled == (1, 3, 5, 10, 30)
+    assert (suite.options.folds, suite.options.img_size) == (5, 96)
+    assert [data.path.name for data in suite.data if data.unseen] == ["magnetic_tile"]
+    easy, hard = (data.generated for data in suite.data if data.generated)
+    assert easy.severity[0] > hard.severity[1]
+    assert all(row.config.monitor == "" for row in suite.rows)
 
 
 def test_one_class_suites_make_every_class_normal_once() -> None:
@@ -282,6 +295,41 @@ def test_cells_come_fold_by_fold(write_suite: WriteSuite) -> None:
     assert len({cell.folder for cell in found}) == len(found) == 2 * 2 * 3
 
 
+def test_cells_with_few_defects_come_draw_by_draw(write_suite: WriteSuite, toy: Path) -> None:
+    data = {"Toy": {"path": str(toy)}, "New": {"path": str(toy), "unseen": True}}
+    suite = read_suite(write_suite(data=data, few={"labelled": [3, 1], "draws": 2}))
+    found = cells(suite)
+    assert len({cell.folder for cell in found}) == len(found) == 2 * 2 * 2 * 2 * 3
+    keys = [
+        (cell.draw, cell.data.name, cell.fold, cell.labelled)
+        for cell in found
+        if cell.row is suite.rows[0]
+    ]
+    assert keys == [(draw, name, fold, k) for draw in (0, 1) for name in data
+                    for fold in (0, 1) for k in (1, 3)]  # fmt: skip
+    assert [cell.row.name for cell in found[:4]] == ["plain", "steered, A2", "steered, A4", "plain"]
+    assert found[-1].folder.as_posix() == "cells/new/steered-a4/seed-0/fold-1/k-3/draw-1"
+    named = effective(suite, found[-1])
+    assert named["few"] == {"labelled": 3, "draw": 1, "unseen": True}
+    assert named["draw"] == 0  # that of the method, another thing
+
+
+def test_other_suites_have_no_such_cells(write_suite: WriteSuite) -> None:
+    suite = read_suite(write_suite())
+    assert {(cell.labelled, cell.draw) for cell in cells(suite)} == {(None, 0)}
+    assert not {"few", "drawn"} & set(effective(suite, cells(suite)[0]))
+
+
+def test_a_generated_data_set_lies_in_the_folder_of_the_benchmark(write_suite: WriteSuite) -> None:
+    generated = {"surface": "textile", "severity": [3, 6], "num_normal": 30}
+    suite = read_suite(write_suite(data={"Faint one": {"generated": generated}}))
+    (data,) = suite.data
+    assert data.path == Path("generated/faint-one")
+    assert data.generated is not None
+    assert (data.generated.surface, data.generated.severity) == ("textile", (3.0, 6.0))
+    assert effective(suite, cells(suite)[0])["drawn"]["severity"] == [3.0, 6.0]
+
+
 def test_what_a_cell_depends_on_names_every_option_of_its_method(write_suite: WriteSuite) -> None:
     suite = read_suite(write_suite())
     named = effective(suite, cells(suite)[1])
@@ -295,6 +343,13 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"sead": [0]}, r"unknown key 'sead' \(did you mean seeds\?\)"),
     ({"data": {"Toy": {"path": "x", "positive": 3}}}, r"data set Toy: .*\(did you mean positives"),
     ({"data": {"Toy": {"positives": 3}}}, "data set Toy has no path"),
+    ({"data": {"Toy": {"path": "x", "generated": {}}}}, "or one beside generated"),
+    ({"data": {"Toy": {"generated": {"surfase": "leaf"}}}}, r"did you mean surface"),
+    ({"data": {"Toy": {"generated": {"size": "big"}}}}, "--size"),
+    ({"data": {"Toy": {"path": "x", "unseen": True}}}, "unseen takes a suite with the key few"),
+    ({"data": {"Toy": {"path": "x", "unseen": "no"}}}, "unseen is true or false, got 'no'"),
+    ({"few": {"labelled": [1]}, "options": {"folds": 0}}, "few takes 2 folds or more, got 0"),
+    ({"few": {"labelled": [1], "drews": 2}}, r"few: .*did you mean draws"),
     ({"data": {}}, "names no data"),
     ({"options": {"folds": 2, "img_sise": 64}}, r"'img_sise' \(did you mean img_size"),
     ({"options": {"folds": 1}}, "folds 1; a benchmark needs 2 folds or more, or 0"),

@@ -164,7 +164,11 @@ def test_a_run_of_the_original_programs_is_read_and_takes_a_value(tmp_path: Path
         ({"value": math.inf}, "finite score"),
         ({"calibration": "beta"}, "allowed: auto, platt, isotonic, none"),
         ({"max_miss": 5.0}, "a share in"),
-        ({"cost": {"miss": 5.0}}, "what a miss and a false alarm cost"),
+        ({"cost": "miss=5"}, "--cost miss=5 lacks false_alarm; give what a miss and a false alarm"),
+        (
+            {"cost": {"mis": 5.0}},
+            "--cost mis=5 lacks miss and false_alarm and has mis, which",
+        ),
         ({"cost": "cheap"}, "name=number"),
         ({"review": "none of it"}, "name=number"),
         ({"review": {"max_mis": 0.1}}, "max_miss=0.01,max_false_alarm=0.02"),

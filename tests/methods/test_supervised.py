@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -171,10 +172,35 @@ def test_one_class_alone_is_refused(
 
 
 def test_a_share_of_each_class_is_held_out(runtime: Runtime, tmp_path: Path) -> None:
-    data = material(tmp_path, 20, 10)
+    data = material(tmp_path, 20, 25)
     rest, held = parts_of(config(), everything(data), data, runtime, None)
+    assert sorted(rest + held) == list(range(45))
+    assert [sum(data.labels[i] == y for i in held) for y in (0, 1)] == [4, 5]
+
+
+@pytest.mark.parametrize(("wanted", "anomalous"), [("auto", 0), ("always", 2)])
+def test_anomalous_images_too_few_to_decide_stay_in_training(
+    wanted: str, anomalous: int, runtime: Runtime, tmp_path: Path
+) -> None:
+    data = material(tmp_path, 20, 10)
+    rest, held = parts_of(config(val_anomalous=wanted), everything(data), data, runtime, None)
     assert sorted(rest + held) == list(range(30))
-    assert [sum(data.labels[i] == y for i in held) for y in (0, 1)] == [4, 2]
+    assert [sum(data.labels[i] == y for i in held) for y in (0, 1)] == [4, anomalous]
+
+
+def test_what_goes_back_to_the_training_takes_its_group_along(
+    runtime: Runtime, tmp_path: Path
+) -> None:
+    """Each group holds two good images and a bad one."""
+    data = material(tmp_path, 20, 10)
+    groups = [f"part {i % 10}" for i in range(30)]
+    samples = [replace(s, group=g) for s, g in zip(data.samples, groups, strict=True)]
+    samples += [replace(s, group=f"good {k}") for k, s in enumerate(data.samples[:20])]
+    grouped = replace(data, samples=tuple(samples))
+    rest, held = parts_of(config(), everything(grouped), grouped, runtime, None)
+    assert sorted(rest + held) == list(range(50))
+    assert {grouped.labels[i] for i in held} == {0}
+    assert not {samples[i].group for i in held} & {samples[i].group for i in rest}
 
 
 def test_with_experience_or_without_a_share_everything_trains(

@@ -18,10 +18,12 @@ from leanet.ops.metrics import (
     choose_threshold,
     confusion_at,
     escapes,
+    escapes_at,
     f1,
     f1_threshold,
     image_metrics,
     mcc,
+    oracle_f1,
     overkill,
     precision,
     quantile_threshold,
@@ -122,6 +124,8 @@ def test_image_metrics_bundles_the_single_figures() -> None:
     bundle, counts = image_metrics(label, score, 10.0), confusion_at(label, score, 10.0)
     assert bundle["auroc"] == auroc(label, score)
     assert bundle["mcc"] == mcc(counts)
+    assert bundle["oracle_f1"] == oracle_f1(label, score) >= bundle["f1"]
+    assert bundle["escapes_at_1"] == escapes_at(label, score, 0.01)
     assert bundle["escapes"] + bundle["recall"] == pytest.approx(1.0)
     assert (bundle["tn"], bundle["fp"], bundle["fn"], bundle["tp"]) == counts
     assert bundle["num_normal"] == np.sum(label == 0)
@@ -136,6 +140,41 @@ def test_no_threshold_beats_the_f1_threshold(seed: int) -> None:
     everywhere = np.concatenate([level, (level[1:] + level[:-1]) / 2])
     best = max(f1(confusion_at(label, score, t)) for t in everywhere)
     assert f1(confusion_at(label, score, f1_threshold(label, score))) == pytest.approx(best)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_oracle_f1_is_the_best_of_the_precision_recall_curve(seed: int) -> None:
+    label, score = random_scores(seed)
+    p, r, _ = sk.precision_recall_curve(label, score)
+    assert oracle_f1(label, score) == pytest.approx(np.nanmax(2 * p * r / np.maximum(p + r, 1e-9)))
+
+
+@pytest.mark.parametrize("allowed", [0.0, 0.01, 0.1, 0.25, 0.9])
+@pytest.mark.parametrize("seed", range(5))
+def test_escapes_at_an_overkill_are_the_fewest_of_the_roc_curve(seed: int, allowed: float) -> None:
+    label, score = random_scores(seed, num=230)
+    false_alarms, found, _ = sk.roc_curve(label, score, drop_intermediate=False)
+    expected = 1 - found[false_alarms <= allowed].max()
+    assert escapes_at(label, score, allowed) == pytest.approx(expected)
+
+
+def test_one_percent_of_a_hundred_normal_images_is_one_and_of_99_none() -> None:
+    for num, escaping in ((100, 0.0), (99, 0.5)):
+        normal = np.arange(num)  # the highest is num - 1
+        score = [*normal, num - 1.5, num]
+        assert escapes_at([0] * num + [1, 1], score, 0.01) == escaping
+
+
+@pytest.mark.parametrize("label", [[0, 0], [1, 1], []])
+def test_the_best_working_points_of_one_class_are_nan(label: list[int]) -> None:
+    assert math.isnan(oracle_f1(label, [1.0] * len(label)))
+    assert math.isnan(escapes_at(label, [1.0] * len(label), 0.01))
+
+
+@pytest.mark.parametrize("allowed", [-0.1, 1.0])
+def test_an_overkill_that_is_no_share_is_refused(allowed: float) -> None:
+    with pytest.raises(ValueError, match=r"\[0, 1\)"):
+        escapes_at([0, 1], [1.0, 2.0], allowed)
 
 
 def test_the_f1_threshold_lies_in_the_middle_of_the_widest_of_equally_good_gaps() -> None:

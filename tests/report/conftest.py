@@ -485,3 +485,64 @@ def write_small_run(tmp_path: Path) -> WriteRun:
         return run
 
     return write
+
+
+FEW: dict[str, Any] = {
+    "name": "few defects",
+    "about": "what a map is worth",
+    "data": {"Leaf": {"path": "leaf", "source": "a field."}, "Tile": {"path": "tile"},
+             "Tile, unseen": {"path": "tile", "unseen": True}},
+    "options": {"folds": 4},
+    "methods": {name: {"method": "leanet"} for name in ("Plain", "LEA-Net", "Shuffled")},
+    "few": {"labelled": [1, 3, 10], "draws": 1,
+            "arms": {"Plain": ["Plain", "score"], "Map only": ["LEA-Net", "map"],
+                     "Default": ["LEA-Net", "score"], "Shuffled": ["Shuffled", "score"]},
+            "default": "Default", "rivals": ["Plain", "Map only"]},
+}  # fmt: skip
+LEVELS = {"Plain": 0.75, "Shuffled": 0.74, "map": 0.9, "score": 0.94, "aan": 0.9}
+
+
+@pytest.fixture
+def write_few(tmp_path: Path) -> WriteBenchmark:
+    """write_few("name", figure=, missing=, **keys of the suite) -> folder of a benchmark with few
+    labelled defects.
+
+    `figure(data, k, row, output, trial, column)` may set any figure of results.csv; cells for which
+    `missing(data, k, row, trial)` holds are not there. A trial is (seed, draw, fold).
+    """
+
+    def write(
+        name: str,
+        *,
+        figure: Callable[..., float | None] = lambda *_: None,
+        missing: Callable[..., bool] = lambda *_: False,
+        **suite: Any,
+    ) -> Path:
+        folder, given = tmp_path / name, FEW | suite
+        write_text(folder / "suite.yaml", yaml.safe_dump(given, sort_keys=False))
+        write_json(folder / "environment.json", ENVIRONMENT)
+        write_csv(folder / "results.csv", list(_few_rows(given, figure, missing)))
+        return folder
+
+    return write
+
+
+def _few_rows(suite: Any, figure: Callable[..., Any], missing: Callable[..., bool]) -> Any:
+    few, folds = suite["few"], range(suite["options"]["folds"])
+    trials = list(product(suite.get("seeds", [0]), range(few.get("draws", 1)), folds))
+    for data, trial, k, row in product(suite["data"], trials, few["labelled"], suite["methods"]):
+        if missing(data, k, row, trial):
+            continue
+        for output in ("score", "aan", "map") if row == "LEA-Net" else ("score",):
+            rng = np.random.default_rng([crc32(f"{data} {k} {row} {output}".encode()), *trial])
+            level = LEVELS[output if row == "LEA-Net" else row] + 0.01 * rng.normal()
+            numbers = {"auroc": level, "average_precision": level - 0.05, "f1": level - 0.1,
+                       "oracle_f1": level - 0.06, "recall": level, "overkill": 0.02,
+                       "escapes_at_1": 1 - level}  # fmt: skip
+            for column in numbers:
+                value = figure(data, k, row, output, trial, column)
+                numbers[column] = numbers[column] if value is None else value
+            words = {"data": data, "row": row, "group": row, "member": "", "method": "leanet"}
+            where = {"labelled": k, "unseen": int("unseen" in data)}
+            where |= dict(zip(("seed", "draw", "fold"), trial, strict=True))
+            yield {**words, **where, "output": output, **numbers}

@@ -155,6 +155,16 @@ def test_the_same_files_give_the_same_bytes(write_benchmark: WriteBenchmark) -> 
     assert [(folder / name).read_bytes() for name in AFTER] == before
 
 
+def test_a_suite_with_few_defects_has_a_page_of_its_own(write_few: WriteBenchmark) -> None:
+    told: list[str] = []
+    folder = write_few("b", data={"Leaf": {"path": "leaf"}})
+    assert write_benchmark_report(folder, told.append) == folder / "report.html"
+    made = {file.name for file in folder.iterdir()} - BEFORE
+    assert made == {"report.html", "few_defects.md", "few_defects.csv"}
+    assert len(told) == 1
+    assert told[0].startswith("Default is nowhere worse than the best rival")
+
+
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no benchmark"):
         write_benchmark_report(tmp_path)

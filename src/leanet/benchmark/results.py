@@ -46,6 +46,7 @@ def _rows(cell: Cell, folder: Path) -> list[dict[str, Any]]:
             "method": cell.row.method,
             "seed": cell.seed,
             "fold": cell.fold,
+            **_few(cell),
             "output": output,
             "held_out_ap": held_out[output],
             **metrics,
@@ -57,6 +58,13 @@ def _rows(cell: Cell, folder: Path) -> list[dict[str, Any]]:
         }
         for output, metrics in outcome["metrics"].items()
     ]
+
+
+def _few(cell: Cell) -> dict[str, Any]:
+    """The coordinates of a cell with few defects; empty for others."""
+    if cell.labelled is None:
+        return {"labelled": "", "draw": "", "unseen": ""}
+    return {"labelled": cell.labelled, "draw": cell.draw, "unseen": int(cell.data.unseen)}
 
 
 def _sizes(folder: Path, outcome: dict[str, Any]) -> dict[str, int]:

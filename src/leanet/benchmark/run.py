@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import itertools
 import shutil
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from leanet.benchmark.cell import (
     MapJob,
+    fold_of,
     is_finished,
     map_jobs,
     need_of,
@@ -24,6 +26,7 @@ from leanet.benchmark.cell import (
 from leanet.benchmark.results import write_results
 from leanet.benchmark.suite import Cell, Suite, cells
 from leanet.benchmark.workers import Workers, each
+from leanet.data.few import TooFewDefectsError
 from leanet.files import sweep, write_json, write_text
 from leanet.prepare import Tell
 from leanet.progress import Progress
@@ -53,7 +56,7 @@ def benchmark(
     for seed, data, need in itertools.product(suite.seeds, suite.data, needs):
         opened = open_data(suite, data, seed, out, need)
         write_json(out / "environment.json", environment(opened.runtime))
-    every = cells(suite)
+    every = possible(suite, out, tell)
     todo = [cell for cell in every if not is_finished(suite, cell, out)]
     tell(f"{suite.name}: {len(every)} cells, {len(every) - len(todo)} of them finished before")
     failed = _train_maps(suite, todo, out, workers, tell)
@@ -66,6 +69,34 @@ def benchmark(
             f"again.\n{listed}"
         )
     return results
+
+
+def possible(suite: Suite, out: Path, tell: Tell) -> list[Cell]:
+    """The cells for which a data set has defects enough; says once of each number of labelled
+    defects why some are not made."""
+    verdicts: dict[tuple[str, int, int, int | None, int], str] = {}
+    missing: dict[tuple[str, int | None], list[str]] = defaultdict(list)
+    made = []
+    for cell in cells(suite):
+        key = cell.data.name, cell.seed, cell.fold, cell.labelled, cell.draw
+        if key not in verdicts:
+            verdicts[key] = _why_not(suite, cell, out)
+        if verdicts[key]:
+            missing[cell.data.name, cell.labelled].append(verdicts[key])
+        else:
+            made.append(cell)
+    for (name, _), reasons in missing.items():
+        tell(f"{name}: {len(reasons)} cells are not made: {reasons[0]}")
+    return made
+
+
+def _why_not(suite: Suite, cell: Cell, out: Path) -> str:
+    """What a cell lacks; "" where nothing is missing."""
+    try:
+        fold_of(cell, open_data(suite, cell.data, cell.seed, out, need_of(cell.row)))
+    except TooFewDefectsError as error:
+        return str(error)
+    return ""
 
 
 def _open(out: Path, text: str, *, overwrite: bool) -> None:

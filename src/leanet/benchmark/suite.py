@@ -25,6 +25,14 @@ suite): its content becomes part of the row.
 
 With `folds: 0` there is one trial for each seed, on the data sets' own split into training and test
 part. With a list of baselines each row is compared with the last one above it.
+
+    few: {labelled: [1, 3, 5, 10, 30], draws: 5}
+
+makes a cell for each number of labelled defects and each draw of them; it learns from all normal
+images of the fold's training part and from these defects, and is tested on all others. A data set
+with `unseen: true` leaves out a kind of defect in each fold and tests on that alone. Instead of a
+`path`, a data set may be `generated: {surface: leaf, severity: [4, 8]}`, drawn into the folder of
+the benchmark.
 """
 
 from __future__ import annotations
@@ -38,26 +46,20 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from leanet.benchmark.data_sets import GENERATED, DataSet, Generated
 from leanet.config import UsageError, from_dict, merged, nearest, to_dict
 from leanet.methods import catalog
 from leanet.methods.map_sources import map_method
 from leanet.prepare import Options
+from leanet.report.few_results import Plan, few_plan
 from leanet.report.results import baselines_of, fold_numbers, members, read_published
 
-KEYS = ("name", "about", "data", "options", "seeds", "common", "methods", "baseline", "published")
-DATA_KEYS = ("path", "positives", "normal", "source")
+KEYS = (
+    "name", "about", "data", "options", "seeds", "few", "common", "methods", "baseline",
+    "published",
+)  # fmt: skip
+DATA_KEYS = ("path", "generated", "positives", "normal", "unseen", "source")
 ROW_KEYS = ("method", "preset", "each")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataSet:
-    """A data set of a suite; `source` says where one gets it."""
-
-    name: str
-    path: Path
-    positives: int | None = None
-    normal: str | None = None
-    source: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +82,7 @@ class Suite:
     data: tuple[DataSet, ...]
     options: Options
     seeds: tuple[int, ...]
+    few: Plan | None
     rows: tuple[Row, ...]
     baselines: tuple[str, ...]
     published: str | None
@@ -87,18 +90,24 @@ class Suite:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """The smallest piece of work that is never done twice."""
+    """The smallest piece of work that is never done twice; `labelled` defects of a draw in suites
+    with few of them, else None."""
 
     data: DataSet
     row: Row
     seed: int
     fold: int
+    labelled: int | None = None
+    draw: int = 0
 
     @property
     def folder(self) -> Path:
         """Where its results are, below the folder of the benchmark."""
         place = Path("cells") / slug(self.data.name) / slug(self.row.name)
-        return place / f"seed-{self.seed}" / f"fold-{self.fold}"
+        place = place / f"seed-{self.seed}" / f"fold-{self.fold}"
+        if self.labelled is None:
+            return place
+        return place / f"k-{self.labelled}" / f"draw-{self.draw}"
 
 
 def slug(name: str) -> str:
@@ -148,6 +157,7 @@ def read_suite(file: Path, data_root: Path | None = None) -> Suite:
         data=data,
         options=options,
         seeds=tuple(given.get("seeds") or (0,)),
+        few=_few(given, [row.name for row in rows], data, options),
         rows=rows,
         baselines=baselines,
         published=published,
@@ -155,24 +165,35 @@ def read_suite(file: Path, data_root: Path | None = None) -> Suite:
 
 
 def cells(suite: Suite) -> list[Cell]:
-    """All cells, in an order in which an interrupted benchmark has whole folds of all rows."""
+    """All cells, in an order in which an interrupted benchmark has whole folds of all rows, and
+    whole draws of all data sets."""
+    numbers: tuple[int | None, ...] = suite.few.labelled if suite.few else (None,)
     return [
-        Cell(data=data, row=row, seed=seed, fold=fold)
+        Cell(data=data, row=row, seed=seed, fold=fold, labelled=labelled, draw=draw)
+        for draw in range(suite.few.draws if suite.few else 1)
         for seed in suite.seeds
         for data in suite.data
         for fold in fold_numbers(suite.options.folds)
+        for labelled in numbers
         for row in suite.rows
     ]
 
 
 def effective(suite: Suite, cell: Cell) -> dict[str, Any]:
     """Everything that the result of a cell depends on, as plain values."""
+    more: dict[str, Any] = {}
+    if cell.data.generated is not None:
+        more["drawn"] = to_dict(cell.data.generated)
+    if cell.labelled is not None:
+        unseen = cell.data.unseen
+        more["few"] = {"labelled": cell.labelled, "draw": cell.draw, "unseen": unseen}
     return {
         "method": cell.row.method,
         **to_dict(cell_options(suite, cell.data, cell.seed)),
         **to_dict(cell.row.config),
         "data": cell.data.path.name,
         "fold": cell.fold,
+        **more,
     }
 
 
@@ -275,15 +296,34 @@ def _distinct(names: Sequence[str]) -> None:
 
 def _data_set(name: str, spec: Mapping[str, Any], root: Path) -> DataSet:
     _known(spec, DATA_KEYS, f"data set {name}")
-    if "path" not in spec:
-        raise UsageError(f"data set {name} has no path")
+    if ("path" in spec) == (GENERATED in spec):
+        raise UsageError(
+            f"data set {name} has no path, or one beside {GENERATED}; give one of them"
+        )
+    generated, unseen = spec.get(GENERATED), spec.get("unseen", False)
+    if not isinstance(unseen, bool):
+        raise UsageError(f"data set {name}: unseen is true or false, got {unseen!r}")
     return DataSet(
         name=name,
-        path=root / spec["path"],
+        path=root / spec["path"] if generated is None else Path(GENERATED) / slug(name),
         positives=spec.get("positives"),
         normal=None if spec.get("normal") is None else str(spec["normal"]),  # 3 is a class, too
         source=spec.get("source", ""),
+        generated=None if generated is None else from_dict(Generated, generated),
+        unseen=unseen,
     )
+
+
+def _few(
+    given: Mapping[str, Any], rows: Sequence[str], data: Sequence[DataSet], options: Options
+) -> Plan | None:
+    if given.get("few") is None:
+        if unseen := [one.name for one in data if one.unseen]:
+            raise UsageError(f"data set {unseen[0]}: unseen takes a suite with the key few")
+        return None
+    if options.folds < 2:
+        raise UsageError(f"few takes 2 folds or more, got {options.folds}; give folds: 5")
+    return few_plan(given["few"], rows)
 
 
 def _known(given: Mapping[str, Any], allowed: tuple[str, ...], where: str) -> None:

@@ -206,10 +206,7 @@ def _chosen(
     if rule == "cost":
         given = numbers_in("cost", asked.cost)
         if set(given) != set(COSTS):
-            raise ValueError(
-                "--cost says what a miss and a false alarm cost, as miss=50,false_alarm=1; got "
-                f"{', '.join(given) or 'nothing'}"
-            )
+            raise ValueError(_other_costs(given))
         at = held.num_anomalous / len(label) if prevalence is None else prevalence
         costs = Costs(**given, prevalence=at)
         return cost_threshold(label, score, costs), {"cost": given, "prevalence": at}
@@ -218,6 +215,19 @@ def _chosen(
     said = {rule: limit} | ({"confident": True} if asked.confident else {})
     chosen = miss_threshold if rule == "max_miss" else alarm_threshold
     return chosen(label, score, wrong), said
+
+
+def _other_costs(given: dict[str, float]) -> str:
+    """Why these are not the two costs: what came, what is missing, what is no cost."""
+    said = ",".join(f"{name}={cost:g}" for name, cost in given.items()) or "nothing"
+    missing = [name for name in COSTS if name not in given]
+    unknown = [name for name in given if name not in COSTS]
+    wrong = [f"lacks {' and '.join(missing)}"] if missing else []
+    wrong += [f"has {' and '.join(unknown)}, which is no cost"] if unknown else []
+    return (
+        f"--cost {said} {' and '.join(wrong)}; give what a miss and a false alarm cost, as "
+        "miss=50,false_alarm=1"
+    )
 
 
 def _review(

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from leanet.methods.recipe import DetectorModule
 from leanet.methods.supervised import Normalize, one_logit
+from leanet.networks.guided import GuidedNet
 from leanet.networks.leanet import AdnInput, LEANet, LEAOutput, adn_input
 from leanet.ops.embedding import pooled
 from leanet.ops.fusion import Fusion, fuse
@@ -42,21 +43,22 @@ class Reader(nn.Module):
 
 
 class LEADetector(DetectorModule):
-    """Detector: score [B] is the fused score (or one head's logit); map [B, 1, S, S] is the map
-    model's, in its unit; parts: adn and aan (logits), map (log of the map's mean)."""
+    """Detector: score [B] is the part that decides; map [B, 1, S, S] is the map model's, in its
+    unit; parts: adn and aan (logits), map (what the map alone says), fused (all of them, where the
+    logits do not begin with the map)."""
 
-    network: LEANet
+    network: LEANet | GuidedNet
     logits = ("adn", "aan")
 
     def __init__(  # noqa: PLR0913 - a complete detector has so many parts
         self,
-        network: LEANet,
+        network: LEANet | GuidedNet,
         map_model: DetectorModule,
         reader: Reader,
         *,
         drawn_by: dict[str, Any],
         preparation: MapPreparation,
-        fusion: Fusion,
+        fusion: Fusion | None,
         decide: str,
         network_size: int | None = None,
     ) -> None:
@@ -74,13 +76,14 @@ class LEADetector(DetectorModule):
         """Images [B, 3, S, S] in [0, 1] -> Prediction."""
         anomaly_map, output = self._run(image)
         parts = named_scores(output, prepare_map(anomaly_map, self.preparation), self.scale)
-        fused = fuse(self.fusion, parts)
-        score = fused if self.decide == "fused" else parts[self.decide]
-        return Prediction(score, anomaly_map, parts={"fused": fused, **parts})
+        if self.fusion is not None:
+            parts = {"fused": fuse(self.fusion, parts), **parts}
+        return Prediction(parts[self.decide], anomaly_map, parts=parts)
 
     def explain(self, image: Tensor) -> dict[str, Tensor]:
         """The repainted image, and per point p the attention map and the channel means of the
-        features before and after it, at the resolution of their stage, and w as one pixel."""
+        features before and after it, at the resolution of their stage, and w as one pixel; of
+        guided attention also the evidence of each place, in log-odds."""
         _, output = self._run(image)
         pictures = self.map_model.explain(image)
         for k, point in enumerate(self.network.points):
@@ -89,6 +92,8 @@ class LEADetector(DetectorModule):
             pictures[f"after A{point + 1}"] = output.after[k].mean(dim=1, keepdim=True)
         for name, w in self.strengths().items():
             pictures[f"strength {name}"] = image.new_full((len(image), 1, 1, 1), w)
+        if isinstance(self.network, GuidedNet):
+            pictures["evidence"] = self.network.evidence(output)
         return pictures
 
     def embed(self, image: Tensor) -> Tensor:
@@ -126,7 +131,7 @@ class LEADetector(DetectorModule):
         return {
             "map_model": self.drawn_by,
             **self.preparation.to_dict(),
-            "fusion": self.fusion.to_dict(),
+            "fusion": self.fusion.to_dict() if self.fusion else None,
             "map_top": self.map_top,
             "network_size": self.network_size,
         }
@@ -145,9 +150,14 @@ class LEADetector(DetectorModule):
 
 
 def named_scores(output: LEAOutput, network_map: Tensor, scale: MapScale) -> dict[str, Tensor]:
-    """The single scores [B]: logits of the heads, log of the mean map (dE00, clipped by scale)."""
-    mean = map_score(network_map) * scale.divisor * scale.headroom
-    scores = {"adn": one_logit(output.adn), "map": (mean + DARKEST).log()}
+    """The single scores [B]: logits of the heads, and what the map says: z where the classifier
+    begins with it, else the log of its mean (in its unit, clipped by scale)."""
+    scores = {"adn": one_logit(output.adn)}
+    if output.prior is not None:
+        scores["map"] = output.prior
+    else:
+        mean = map_score(network_map) * scale.divisor * scale.headroom
+        scores["map"] = (mean + DARKEST).log()
     if output.aan is not None:
         scores["aan"] = one_logit(output.aan)
     return scores

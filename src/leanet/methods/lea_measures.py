@@ -11,6 +11,7 @@ from leanet.data.loader import Source
 from leanet.methods.lea_detector import Reader, named_scores
 from leanet.methods.map_models import TrainingMaps
 from leanet.methods.recipe import INFERENCE_BATCH, Material, Scores
+from leanet.networks.guided import GuidedNet
 from leanet.networks.leanet import LEANet
 from leanet.records import ANOMALOUS
 
@@ -19,7 +20,7 @@ FLAT = 0.05  # spatial SD of an attention map below which a remark calls it flat
 
 @torch.inference_mode()
 def scores_on_maps(
-    network: LEANet,
+    network: LEANet | GuidedNet,
     reader: Reader,
     data: Material,
     maps: TrainingMaps,
@@ -39,7 +40,7 @@ def scores_on_maps(
 
 @torch.inference_mode()
 def measure_attention(
-    network: LEANet,
+    network: LEANet | GuidedNet,
     reader: Reader,
     data: Material,
     maps: TrainingMaps,

@@ -5,32 +5,33 @@ another model that knows normal images, draws an anomaly map of every image. Pha
 network reads the map and multiplies the features of a classifier by what it makes of it; both are
 trained with the labels.
 
-Different from the paper: training images get maps from models that have not seen them, the score is
-a fusion of the classifier, the attention network and the map itself (`decide`), and the working
-point comes from images that no part has been trained on. `--preset paper` goes back to the
-paper's choices.
+Different from the paper: training images get maps from models that have not seen them, the working
+point comes from images that no part has been trained on, and the classifier's log-odds begin with
+what the map expects of the image, so that few labels correct instead of starting from nothing. With
+trained weights the classifier is not trained at all: `guided.py` takes over. `--preset paper` goes
+back to the paper's choices (lea_config.py).
 """
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from leanet.config import option
-from leanet.methods import colorizer, map_options, supervised
+from leanet.methods import guided, supervised
 from leanet.methods.choice import train_best
 from leanet.methods.extra import Extra
 from leanet.methods.given_maps import GivenMaps
+from leanet.methods.lea_config import PRESETS, Config, resolve
 from leanet.methods.lea_detector import LEADetector, Reader
 from leanet.methods.lea_measures import measure_attention, scores_on_maps
-from leanet.methods.map_models import TrainingMaps, training_maps
-from leanet.methods.map_options import steps_of
+from leanet.methods.map_models import TrainingMaps, chunks, training_maps
+from leanet.methods.map_options import make_prior, steps_of
 from leanet.methods.map_sources import describe, find_source, rebuild
 from leanet.methods.recipe import (
     Experience,
@@ -43,88 +44,41 @@ from leanet.methods.supervised import Normalize, Plan, binary_loss, one_logit, s
 from leanet.networks.choose import build_aan
 from leanet.networks.leanet import (
     IN_CHANS,
-    AdnInput,
     AttentionMap,
-    Fuse,
     LEANet,
     LEAOutput,
     Learned,
-    Pool,
     point_stride,
 )
+from leanet.networks.prior import MapPrior
 from leanet.ops.fusion import Fusion, fit_fusion, fuse
 from leanet.ops.map_steps import MapPreparation
-from leanet.records import Batch, Fold
+from leanet.records import ANOMALOUS, NORMAL, Batch, Fold
 from leanet.runtime import Runtime
 
-
-@dataclass(frozen=True, kw_only=True)
-class Config(map_options.Config):
-    """Options of LEA-Net, beside those of the plain classifier and of its maps."""
-
-    self_attention: Literal["none", "se", "cbam", "eca", "simam", "srm"] = option(
-        "none", "attention module inside every block of the classifier, as in the LEA-Net program"
-    )
-    adn_input: AdnInput = option(
-        "image",
-        "what the classifier sees of image I and map x: image, map, 4_channel, "
-        "attentioned (I + I x), multiplied (I x)",
-    )
-    aan: str = option(
-        "resnet",
-        "the attention network: resnet, mobilenet, timm/NAME; direct uses the map itself, without "
-        "weights; none steers nothing",
-    )
-    attention_points: tuple[int | Literal["auto"], ...] = option(
-        (3,),
-        "where to steer the classifier: 0 = A1 (stride 2) ... 4 = A5 (stride 32); [] = nowhere; "
-        "auto = held-out images choose one point",
-    )
-    attention_pool: Pool = option(
-        "mean", "over the channels of the attention network: mean, max, or conv (learned)"
-    )
-    attention_contrast: bool = option(
-        False, "standardize the attention over the image before the sigmoid, so that it is not flat"
-    )
-    attention_sigmoid: bool = option(True, "false: M = x; for aan direct only")
-    attention_fuse: Fuse = option("steer", "f <- (1 + w M) f; for ablation add or multiply")
-    attention_strength: float = option(1.0, "w in f <- (1 + w M) f")
-    learn_strength: bool = option(False, "train one w per point, starting from attention_strength")
-    strength_nonneg: bool = option(False, "a learned w below 0, which inverts, counts as 0")
-    strength_lr_mult: float = option(100.0, "step size of w, in multiples of lr")
-    aan_weight: float = option(1.0, "weight of the attention network's own loss; 0 = ADN only")
-    decide: Literal["fused", "adn", "aan"] = option(
-        "fused", "which output is the score; all of them are reported"
-    )
-
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "paper": {
-        **supervised.PAPER,
-        "decide": "adn",
-        "map_mode": "in_sample",
-        "map_model": colorizer.PRESETS["paper"],
-    }
-}
+__all__ = ["PRESETS", "Config", "build", "build_network", "train"]
 
 
 def build(config: Config, img_size: int, extra: dict[str, Any]) -> LEADetector:
     """The detector with random weights; `extra` as `LEADetector.extra` gives it."""
-    side = extra.get("network_size", img_size)
+    config, side = resolve(config), extra.get("network_size", img_size)
+    map_model = rebuild(extra["map_model"], img_size)
+    prior = make_prior(config, map_model.map_unit)
+    make = guided.build_network if config.attention == "guided" else build_network
     return LEADetector(
-        build_network(config, side),
-        rebuild(extra["map_model"], img_size),
+        make(config, side, prior),
+        map_model,
         Reader(Normalize(config.mean, config.std), config.adn_input),
         drawn_by=extra["map_model"],
         preparation=MapPreparation.from_dict(extra),
-        fusion=Fusion.from_dict(extra["fusion"]),
+        fusion=Fusion.from_dict(extra["fusion"]) if extra["fusion"] else None,
         decide=config.decide,
         network_size=side,
     )
 
 
-def build_network(config: Config, img_size: int) -> LEANet:
-    """Classifier and attention network, joined."""
+def build_network(config: Config, img_size: int, prior: MapPrior | None = None) -> LEANet:
+    """Classifier and attention network, joined, for attention in layers."""
     attention = partial(
         AttentionMap,
         pool=config.attention_pool,
@@ -148,6 +102,7 @@ def build_network(config: Config, img_size: int) -> LEANet:
         fuse=config.attention_fuse,
         strength=config.attention_strength,
         learn_strength=learned if config.learn_strength else "fixed",
+        prior=prior,
     )
 
 
@@ -162,6 +117,9 @@ def train(
     """Phase 1 (maps), then phase 2 (classifier and attention network together); where there is
     something to choose (`attention_points auto`, `tries`), by `choice.train_best`."""
     supervised.require_weights(config)
+    config = resolve(config)
+    if config.attention == "guided":
+        return guided.train(config, fold, data, folder, runtime, experience)
     chosen_from = variants(config, data.img_size)
     if len(chosen_from) > 1:
         return train_best(train, chosen_from, fold, data, folder, runtime, experience)
@@ -203,7 +161,7 @@ def variants(config: Config, img_size: int) -> dict[str, Config]:
         for point in range(max(common).bit_length() - 1)
         if point_stride(point) in common
         for name, one in supervised.draws(
-            dataclasses.replace(config, attention_points=(point,))
+            dataclasses.replace(config, attention_points=(point,), val_anomalous="always")
         ).items()
     }
 
@@ -240,7 +198,6 @@ def begin(
     Raises:
         ValueError: options that contradict each other, one class only, weights that do not fit.
     """
-    _check(config)
     rest, held = supervised.parts_of(config, fold, data, runtime, experience)
     with runtime.seeded(*seed_names(config, fold.name), "adn"):
         network = build_network(config, data.img_size).to(runtime.device)
@@ -259,12 +216,14 @@ def train_prepared(
     experience: Experience | None,
 ) -> Trained:
     """Phase 2: train classifier and attention network on images and their maps."""
+    config = resolve(config)
     (network, rest, held), maps = prepared.begun, prepared.maps
+    network.prior = _prior(config, maps, [i for i in rest if data.labels[i] == NORMAL])
     reader = Reader(Normalize(config.mean, config.std), config.adn_input).to(runtime.device)
     plan = Plan(
         name=f"{fold.name} classifier",
         network=network,
-        loss=_loss(config, reader, detailed=prepared.detailed),
+        loss=_loss(config, reader, _pull(config, rest, data), detailed=prepared.detailed),
         rest=rest,
         held=held,
         maps=maps.maps,
@@ -301,19 +260,25 @@ def train_prepared(
     return Trained(detector.eval(), held_out, epochs, remarks)
 
 
-def _check(config: Config) -> None:
-    if config.aan in ("direct", "none") and config.decide == "aan":
-        raise ValueError(f"aan {config.aan} has no head to decide; use --decide fused or adn")
-    if not config.attention_sigmoid and config.aan != "direct":
-        raise ValueError(
-            f"--attention_sigmoid false is for aan direct, whose features are a map in [0, 1]; "
-            f"those of aan {config.aan} have no bounds"
-        )
-    if config.strength_nonneg and not config.learn_strength:
-        raise ValueError("--strength_nonneg is about a learned strength; add --learn_strength")
+def _prior(config: Config, maps: TrainingMaps, normals: Sequence[int]) -> MapPrior | None:
+    """What the maps say of images, in spreads of what they say of normal ones."""
+    prior = make_prior(config, maps.model.map_unit)
+    if prior is not None:
+        prior.to(maps.maps.device)
+        prior.fit(torch.cat([prior.score(maps.maps.take(c)) for c in chunks(normals)]))
+    return prior
 
 
-def _loss(config: Config, reader: Reader, *, detailed: bool = False) -> supervised.HeadsLoss:
+def _pull(config: Config, rest: Sequence[int], data: Material) -> float:
+    """Of the squared distance to what the map expects, in the loss of an image: a Gaussian prior
+    over functions, whose weight the labelled defects share."""
+    labelled = sum(data.labels[i] == ANOMALOUS for i in rest)
+    return 0.0 if config.map_prior == "none" else config.prior_pull / max(1, labelled)
+
+
+def _loss(
+    config: Config, reader: Reader, pull: float = 0.0, *, detailed: bool = False
+) -> supervised.HeadsLoss:
     """Eq. 1: cross-entropy of both heads; detailed, with the accuracies and the strengths."""
 
     def loss(network: nn.Module, batch: Batch, positive_weight: Tensor | None) -> dict[str, Tensor]:
@@ -321,12 +286,16 @@ def _loss(config: Config, reader: Reader, *, detailed: bool = False) -> supervis
         output: LEAOutput = reader(network, batch.image, batch.anomaly_map)
         adn = binary_loss(output.adn, batch.label, positive_weight)
         told = _accuracies(output, batch) if detailed else {}
+        if output.prior is not None:
+            correction = one_logit(output.adn).float() - output.prior.float()
+            told["prior_loss"] = pull / 2 * correction.square().mean()
         if detailed or config.learn_strength:
             told |= _strengths(network)
+        total = adn + told.get("prior_loss", 0.0)
         if output.aan is None:
-            return {"loss": adn, "adn_loss": adn, **told}
+            return {"loss": total, "adn_loss": adn, **told}
         aan = binary_loss(output.aan, batch.label, positive_weight)
-        return {"loss": adn + config.aan_weight * aan, "adn_loss": adn, "aan_loss": aan, **told}
+        return {"loss": total + config.aan_weight * aan, "adn_loss": adn, "aan_loss": aan, **told}
 
     return loss
 

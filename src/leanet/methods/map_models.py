@@ -152,7 +152,7 @@ def map_shift(
     normals."""
     pixels = PixelHistogram()
     normals = [i for i in fold.test if data.labels[i] == NORMAL]
-    for chosen in _chunks(normals):
+    for chosen in chunks(normals):
         anomaly_map = model(images_in_unit_range(data.images.take(chosen))).map
         assert isinstance(anomaly_map, Tensor)
         pixels.add(blur(anomaly_map, preparation.steps.blur))
@@ -193,7 +193,7 @@ def draw(
     target: np.ndarray[Any, Any],
 ) -> None:
     """Write the raw maps of some images into `target` [N, 1, S, S]."""
-    for chosen in _chunks(indices):
+    for chosen in chunks(indices):
         anomaly_map = model(images_in_unit_range(images.take(chosen))).map
         assert isinstance(anomaly_map, Tensor)
         target[chosen] = anomaly_map.cpu().numpy()
@@ -209,7 +209,7 @@ def _cropped(border: int) -> str:
 
 
 def _planes(maps: np.ndarray[Any, Any], indices: Sequence[int]) -> Iterable[Tensor]:
-    return (torch.from_numpy(maps[chosen]) for chosen in _chunks(indices))
+    return (torch.from_numpy(maps[chosen]) for chosen in chunks(indices))
 
 
 def _by_sample(extras: Sequence[Extra], first: int) -> dict[int, list[int]]:
@@ -232,6 +232,7 @@ def _key(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _chunks(indices: Sequence[int]) -> Iterator[list[int]]:
+def chunks(indices: Sequence[int]) -> Iterator[list[int]]:
+    """The indices, so many at a time as fit into a batch."""
     for start in range(0, len(indices), INFERENCE_BATCH):
         yield list(indices[start : start + INFERENCE_BATCH])

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from leanet.config import option
 from leanet.methods import colorizer, supervised
 from leanet.methods.map_models import MapMode
+from leanet.networks.prior import MapPrior
 from leanet.ops.map_steps import Ablation, MapSteps, refuse_steps
+
+MapPriorKind = Literal["auto", "mean", "top", "none"]
+TOP = 0.02  # of the places; 0.4 % to 10 % rank alike by distances: docs/results/few_defects.md
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +33,11 @@ class Config(supervised.Config):
         metadata={"help": "options of the method that map_source names, e.g. {weights: FILE}"},
     )
     map_model: colorizer.Config = option(colorizer.Config, "options of the map model")
+    map_prior: MapPriorKind = option(
+        "auto",
+        "what the map alone says of an image, where the classifier's log-odds begin: its mean, its "
+        "top 2 %, or none, as published; auto = the top of distances, the mean of other maps",
+    )
     map_blur: float = option(0.0, "smooth the maps: SD of a Gaussian in pixels; 0 = none")
     map_threshold: float = option(
         0.0, "map pixels below this quantile of those of the training normals become 0; 0 = none"
@@ -59,3 +68,12 @@ def steps_of(config: Config) -> MapSteps:
     )
     refuse_steps(steps)
     return steps
+
+
+def make_prior(config: Config, map_unit: str | None) -> MapPrior | None:
+    """What begins the classifier's log-odds, for maps of this unit; None for none."""
+    if config.map_prior == "none":
+        return None
+    distances = map_unit == "distance"
+    top = config.map_prior == "top" or (config.map_prior == "auto" and distances)
+    return MapPrior(TOP if top else 1.0)

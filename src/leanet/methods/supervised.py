@@ -77,6 +77,11 @@ class Config(ExtraOptions):
     val_fraction: float = option(
         0.2, "share of the training images held out to stop on and to take thresholds from"
     )
+    val_anomalous: Literal["auto", "always"] = option(
+        "auto",
+        "whether anomalous images are held out, too; auto = only where 5 or more would be: fewer "
+        "decide nothing, and are worth more in training",
+    )
     balance: Wanted = option(
         "auto",
         "against class imbalance: weigh the loss, or fill a quarter of each batch with anomalous "
@@ -204,7 +209,23 @@ def parts_of(
     if experience is not None or config.val_fraction == 0:
         return train, ()
     rest, held = hold_out(train, data.samples, config.val_fraction, seed=runtime.seed)
-    return tuple(rest), tuple(held)
+    if config.val_anomalous == "always":
+        return tuple(rest), tuple(held)
+    return _few_back(rest, held, data)
+
+
+def _few_back(
+    rest: Sequence[int], held: Sequence[int], data: Material
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Held-out anomalous images too few to decide anything go back to the training, with all of
+    their groups, so that five labelled defects are five to learn from."""
+    few = [i for i in held if data.labels[i] == ANOMALOUS]
+    if len(few) >= FEWEST_TO_STOP_ON:
+        return tuple(rest), tuple(held)
+    groups = {data.samples[i].group for i in few} - {None, ""}
+    back = {i for i in held if i in few or data.samples[i].group in groups}
+    left = tuple(i for i in held if i not in back)
+    return (tuple(sorted((*rest, *back))), left) if left else (tuple(rest), tuple(held))
 
 
 def kept_positives(
@@ -268,11 +289,15 @@ def counts(indices: Sequence[int], data: Material) -> dict[str, int]:
 
 
 def draws(config: AnyConfig) -> dict[str, AnyConfig]:
-    """One configuration for each of `config.tries` draws, by name."""
+    """One configuration for each of `config.tries` draws, by name; where there are several,
+    anomalous images are held out to choose by."""
     if config.tries < 1:
         raise ValueError(f"tries {config.tries}: give 1 or more")
+    if config.tries == 1:
+        return {f"draw {config.draw}": config}
     numbers = range(config.draw, config.draw + config.tries)
-    return {f"draw {d}": dataclasses.replace(config, draw=d, tries=1) for d in numbers}
+    choosing = dataclasses.replace(config, tries=1, val_anomalous="always")
+    return {f"draw {d}": dataclasses.replace(choosing, draw=d) for d in numbers}
 
 
 def seed_names(config: Config, name: str) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from leanet.networks.blocks import Staged, StagedClassifier
+from leanet.networks.prior import MapPrior
 
 AdnInput = Literal["image", "map", "4_channel", "attentioned", "multiplied"]
 Pool = Literal["mean", "max", "conv"]
@@ -43,7 +44,7 @@ IN_CHANS: dict[AdnInput, int] = {
 class LEAOutput(NamedTuple):
     """adn, aan: logits [B, K] (aan is None without an AAN, or for one without a head). For every
     attention point in use, in network order: attention M_p [B, 1, H_p, W_p], before, after
-    f_p [B, K_p, H_p, W_p].
+    f_p [B, K_p, H_p, W_p]. prior: what the map alone says, z [B], where the ADN's logit began.
     """
 
     adn: Tensor
@@ -51,6 +52,7 @@ class LEAOutput(NamedTuple):
     attention: tuple[Tensor, ...]
     before: tuple[Tensor, ...]
     after: tuple[Tensor, ...]
+    prior: Tensor | None = None
 
 
 def adn_input(image: Tensor, anomaly_map: Tensor, how: AdnInput) -> Tensor:
@@ -133,6 +135,8 @@ class LEANet(nn.Module):
         attention: makes the module of Eq. 2 for a number of channels.
         fuse: Eq. 3, or another one for ablation.
         strength: w, at every point.
+        prior: gives z of the map, which is added to the ADN's logit (of a softmax pair to that of
+            "anomalous"): the labels then teach the ADN only where the map errs.
         learn_strength: `free` trains one w per point, starting from `strength`; `positive` counts
             a negative w as 0 (a negative one inverts the attention).
 
@@ -145,7 +149,7 @@ class LEANet(nn.Module):
 
     strength: Tensor
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what there is to choose, by name
         self,
         adn: StagedClassifier,
         aan: Staged | None,
@@ -155,9 +159,10 @@ class LEANet(nn.Module):
         fuse: Fuse = "steer",
         strength: float = 1.0,
         learn_strength: Learned = "fixed",
+        prior: MapPrior | None = None,
     ) -> None:
         super().__init__()
-        self.adn, self.aan, self.fuse = adn, aan, fuse
+        self.adn, self.aan, self.fuse, self.prior = adn, aan, fuse, prior
         self.points = tuple(sorted(set(points)))
         if self.points and aan is None:
             raise ValueError("attention points need an attention network; give one, or no points")
@@ -193,7 +198,11 @@ class LEANet(nn.Module):
                 f = steer(f, attention[-1], self.weights()[k], self.fuse)
                 after.append(f)
         aan = self.aan.head(g) if self.aan else None
-        return LEAOutput(self.adn.head(f), aan, tuple(attention), tuple(before), tuple(after))
+        adn, z = self.adn.head(f), None
+        if self.prior is not None:
+            z = self.prior(anomaly_map)
+            adn = torch.cat([adn[:, :-1], adn[:, -1:] + z[:, None]], dim=1)
+        return LEAOutput(adn, aan, tuple(attention), tuple(before), tuple(after), z)
 
     def named_strengths(self) -> dict[str, float]:
         """The strengths as numbers, by the name of their point."""

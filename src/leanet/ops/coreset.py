@@ -31,6 +31,7 @@ ALIKE = 64  # of them, those in one matrix product, whose bounds are about as ol
 BLOCK = 8192  # rows of the first pass, or taken rows, in one matrix product
 BANK_BLOCK = 1024  # rows of a bank that distances are taken to at a time
 GROUP = 32  # of them, those among which an exported graph looks for the nearest
+FAR = 1e30  # a square that no row has; finite, as programs may multiply it by 0
 
 
 class Rows(Protocol):
@@ -165,11 +166,13 @@ def nearest_row(places: Tensor, bank: Tensor, block: int = BANK_BLOCK) -> Neares
 
 def _lowest_in_groups(squares: Tensor, moved: Tensor, some: Tensor) -> tuple[Tensor, Tensor]:
     """Lowest value [T] of squares - 2 moved @ some.T and its column, for programs that find the
-    lowest value of a row much faster than its place: the place is looked for in one group only."""
+    lowest value of a row much faster than its place, which is looked for in one group only, and
+    that add a row to a matrix product in a pass of its own: here it is a column of the factors."""
     missing = -len(some) % GROUP
-    squares = F.pad(squares, (0, missing), value=torch.inf)
-    value = torch.addmm(squares, moved, F.pad(some, (0, 0, 0, missing)).T, alpha=-2.0)
-    groups = value.view(-1, len(squares) // GROUP, GROUP)
+    squares = F.pad(squares, (0, missing), value=FAR)
+    table = torch.cat((F.pad(some, (0, 0, 0, missing)) * -2, squares[:, None]), dim=1)
+    value = F.pad(moved, (0, 1), value=1.0) @ table.T
+    groups = value.view(-1, len(table) // GROUP, GROUP)
     lowest, group = groups.amin(dim=2).min(dim=1)
     inside = groups.gather(1, group[:, None, None].expand(-1, 1, GROUP))[:, 0].argmin(dim=1)
     return lowest, group * GROUP + inside

@@ -91,7 +91,7 @@ def fit_fusion(
         raise ValueError(f"strength must be > 0, got {strength}")
     normal = scores[truth == NORMAL]
     location = np.median(normal, axis=0)
-    scale = np.array([_spread(*columns) for columns in zip(normal.T, scores.T, strict=True)])
+    scale = np.array([spread_of(*columns) for columns in zip(normal.T, scores.T, strict=True)])
     weights, bias = _solve(np.arcsinh((scores - location) / scale), truth, strength)
     return Fusion(
         names=tuple(parts),
@@ -146,9 +146,14 @@ def _solve(z: FloatArray, truth: NDArray[np.int64], strength: float) -> tuple[Fl
     return np.maximum(result.x[:-1], 0.0), float(result.x[-1])
 
 
-def _spread(normal: FloatArray, everything: FloatArray) -> float:
-    """SD of one part's normals from their 10 % and 90 % quantiles; when these coincide, the plain
-    SD of the normals, then that of all images, then 1. What float32 cannot resolve is zero."""
+def spread_of(normal: FloatArray, everything: FloatArray | None = None) -> float:
+    """SD of one part's normals [N] from their 10 % and 90 % quantiles; when these coincide, the
+    plain SD of the normals, then that of all images, then 1. What float32 cannot resolve is zero.
+
+    >>> round(spread_of(np.arange(11.0)), 2)
+    3.12
+    """
+    everything = normal if everything is None else everything
     low, high = np.quantile(normal, [0.1, 0.9])
     tiny = float(np.finfo(np.float32).eps) * float(np.abs(everything).max())
     for spread in ((high - low) / 2.5631, normal.std(), everything.std()):

@@ -137,6 +137,42 @@ def overkill(counts: Confusion) -> float:
     return _ratio(counts.fp, counts.tn + counts.fp)
 
 
+def oracle_f1(label: ArrayLike, score: ArrayLike) -> float:
+    """The best F1 that any threshold reaches on these very labels and scores [N]; nan with one
+    class only. Optimistic on test images: it says what a better threshold could still bring.
+
+    >>> oracle_f1([0, 0, 1, 1], [1.0, 3.0, 2.0, 4.0])
+    0.8
+    """
+    label, score = _checked(label, score)
+    if not _has_both(label):
+        return math.nan
+    return f1(confusion_at(label, score, f1_threshold(label, score)))
+
+
+def escapes_at(label: ArrayLike, score: ArrayLike, max_overkill: float) -> float:
+    """Share of the anomalous that passes at the lowest threshold that rejects at most the share
+    `max_overkill` of these very normal images; labels and scores [N]. Nan with one class only.
+
+    Nothing is interpolated: of n normal images the floor(n max_overkill) highest scores may raise
+    an alarm, and of fewer than 1 / max_overkill none may. An anomalous image that ties with the
+    highest score that may not, passes.
+
+    Raises ValueError when max_overkill lies outside [0, 1).
+
+    >>> escapes_at([0, 0, 0, 1, 1], [1.0, 2.0, 5.0, 2.0, 4.0], 0.34)
+    0.5
+    """
+    if not 0 <= max_overkill < 1:
+        raise ValueError(f"max_overkill must lie in [0, 1), got {max_overkill}")
+    label, score = _checked(label, score)
+    if not _has_both(label):
+        return math.nan
+    normal = np.sort(score[label == NORMAL])
+    highest_passing = normal[-1 - math.floor(max_overkill * normal.size + 1e-9)]
+    return float(np.mean(score[label == ANOMALOUS] <= highest_passing))
+
+
 def all_positive_f1(num_positive: int, num_negative: int) -> float:
     """F1 of calling everything anomalous, 2P / (2P + N): the reference to print beside any F1.
 
@@ -149,7 +185,8 @@ def all_positive_f1(num_positive: int, num_negative: int) -> float:
 
 
 def image_metrics(label: ArrayLike, score: ArrayLike, threshold: float) -> dict[str, float]:
-    """Every figure of this file for labels and scores [N] at one threshold, by name.
+    """Every figure of this file for labels and scores [N] at one threshold, by name;
+    `escapes_at_1` allows 1 % overkill.
 
     >>> metrics = image_metrics([0, 0, 1], [0.1, 0.4, 0.9], threshold=0.3)
     >>> metrics["auroc"], metrics["overkill"], metrics["num_normal"]
@@ -162,6 +199,8 @@ def image_metrics(label: ArrayLike, score: ArrayLike, threshold: float) -> dict[
         "auroc": auroc(label, score),
         "average_precision": average_precision(label, score),
         **{formula.__name__: formula(counts) for formula in (*formulas, escapes, overkill)},
+        "oracle_f1": oracle_f1(label, score),
+        "escapes_at_1": escapes_at(label, score, 0.01),
         "all_positive_f1": all_positive_f1(num_anomalous, num_normal),
         "threshold": float(threshold),
         "num_normal": float(num_normal),

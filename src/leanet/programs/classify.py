@@ -67,6 +67,8 @@ class Job:
         labels = [loaded.data.labels[i] for i in loaded.fold.test]
         test = self._test_scores(detector, loaded)
         chances = {head: _probabilities(test[head.lower()]) for head in self.settled.heads}
+        network = detector.network
+        assert isinstance(network, LEANet)  # `phase2.recipe` asks for attention in layers
         inner = _inner_thresholds(trained, loaded.data, self.settled.heads)
         facts = {
             "heads": {head: figures(labels, p, inner.get(head)) for head, p in chances.items()},
@@ -76,7 +78,7 @@ class Job:
             "inner_thresholds": {head: one._asdict() for head, one in inner.items()},
             "num_held_out": len(trained.held_out.indices) if inner else 0,
             "trained_on": trained.remarks["trained_on"],
-            "num_parameters": _num_parameters(detector.network),
+            "num_parameters": _num_parameters(network),
             **loaded.facts,
             "gate": trained.remarks["gate"],
         }

@@ -94,6 +94,8 @@ def recipe(settled: Settled2) -> leanet.Config:
     trained = flags.weights is not None or flags.pretrained
     colors: dict[str, Any] = IMAGENET if trained else {}
     return leanet.Config(
+        attention="layers",
+        map_prior="none",
         adn=settled.adn,
         adn_input=settled.adn_input,
         aan=settled.aan,

@@ -1,11 +1,12 @@
 """What a benchmark ends with: `table.md` to paste, `table.csv` to compute with, `report.html` to
-read. All three say the same and are written from the files of the benchmark alone."""
+read. All three say the same and are written from the files of the benchmark alone. A suite with few
+labelled defects ends with other tables (`leanet.report.few_page`)."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from markupsafe import Markup
 
 from leanet.files import write_csv, write_text
 from leanet.report import pixel_standings
+from leanet.report.few_criterion import sentences
+from leanet.report.few_page import write_few_report
+from leanet.report.few_results import read_few
 from leanet.report.pixel_standings import (
     ALL,
     PixelTable,
@@ -42,13 +46,18 @@ LEVEL = 0.05
 CLAIMED = "Claimed, unverified"
 
 
-def write_benchmark_report(out: Path) -> Path:
+def write_benchmark_report(out: Path, tell: Callable[[str], None] | None = None) -> Path:
     """Write table.md, table.csv and report.html into the folder of a benchmark, finished or not,
-    and return the path of the page.
+    and return the path of the page; of a suite with `few`, few_defects.md, few_defects.csv and
+    report.html, and `tell` gets what they say of the suite's claims.
 
     Raises:
         ValueError: the folder holds no benchmark.
     """
+    if (few := read_few(out)) is not None:
+        if tell is not None and (told := sentences(few)):
+            tell("\n".join(told))
+        return write_few_report(few)
     benchmark = read_benchmark(out)
     made = tables(benchmark)
     maps = pixel_tables(benchmark)

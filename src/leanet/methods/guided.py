@@ -1,0 +1,204 @@
+"""Guided attention, LEA-Net's way with few defects: the map is the start, the labels correct it.
+
+A backbone with trained weights stays as it is. Every image is described by its features, pooled
+where its anomaly map points; the map's own score is where the log-odds begin, and the labels only
+correct that (networks/guided.py, ops/correction.py). Training is one convex problem, solved in
+milliseconds, so every training image can be scored by a correction that has not seen it: the
+working point costs no defect and stays honest with a single one.
+
+The maps of the training images come from models that have not seen them, as everywhere in LEA-Net.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from leanet.data.cache import images_in_unit_range
+from leanet.data.folds import split_parts
+from leanet.methods import supervised
+from leanet.methods.extra import Extra, extra_labels, extra_sources, joined
+from leanet.methods.given_maps import GivenMaps
+from leanet.methods.lea_config import Config
+from leanet.methods.lea_detector import LEADetector, Reader
+from leanet.methods.lea_measures import measure_attention
+from leanet.methods.map_models import TrainingMaps, chunks, training_maps
+from leanet.methods.map_options import make_prior, steps_of
+from leanet.methods.map_sources import describe, find_source
+from leanet.methods.recipe import Experience, HeldOut, Material, Trained
+from leanet.methods.supervised import Normalize, seed_names
+from leanet.networks.guided import GuidedNet, pool
+from leanet.networks.prior import MapPrior
+from leanet.ops.correction import cross_corrected, fit_correction
+from leanet.progress import say_once
+from leanet.records import NORMAL, Fold
+from leanet.runtime import Runtime
+
+PARTS = 5  # in which the training images are scored by corrections that have not seen them
+UNUSED = ("epochs", "lr", "weight_decay", "augment", "balance", "batch_size")  # of training
+
+
+class Described(NamedTuple):
+    """Training images as the correction sees them: z [N, 1], phi [N, D], labels [N], and for every
+    one the sample that it is or was made from (-1 = none)."""
+
+    prior: NDArray[np.float64]
+    features: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    samples: tuple[int, ...]
+
+
+def build_network(config: Config, img_size: int, prior: MapPrior | None) -> GuidedNet:
+    """The network of resolved options, with random weights."""
+    assert prior is not None  # `lea_config.resolve` refuses none
+    classifier = supervised.build_classifier(config, 3, 1, img_size)
+    return GuidedNet(classifier, prior, temperature=config.attention_temperature)
+
+
+def train(
+    config: Config,
+    fold: Fold,
+    data: Material,
+    folder: Path,
+    runtime: Runtime,
+    experience: Experience | None = None,
+) -> Trained:
+    """Maps, descriptions, correction; `config` is resolved. The scores for the working point are
+    those of corrections that have not seen the image, whatever cross-validation has taught.
+
+    Raises:
+        ValueError: one class only, options or weights that do not fit.
+    """
+    everything = Experience(HeldOut((), {}), 1)  # nothing need be held out
+    rest, _ = supervised.parts_of(config, fold, data, runtime, everything)
+    source = find_source(config.map_source, config.map_model, data, runtime, config.map_options)
+    source = dataclasses.replace(source, steps=steps_of(config))
+    extras = supervised.extras_of(config, fold, rest, data, folder, runtime)
+    if extras and isinstance(source.fixed, GivenMaps):
+        raise ValueError(
+            f"--map_source {config.map_source} has no maps of synthetic or generated images; leave "
+            "one of them out, or let a map model draw the maps"
+        )
+    maps = training_maps(source, config.map_mode, fold, data, folder, runtime, extras)
+    network = prepared_network(config, fold, data, maps, runtime)
+    reader = Reader(Normalize(config.mean, config.std), "image").to(runtime.device)
+    described = describe_images(network, reader, data, maps, rest, extras)
+    correction = fit_correction(*described[:3], strength=config.correction)
+    network.take(correction)
+    detector = LEADetector(
+        network,
+        maps.model,
+        reader,
+        drawn_by=describe(source, maps.model),
+        preparation=maps.preparation,
+        fusion=None,
+        decide="adn",
+        network_size=data.img_size,
+    )
+    remarks = {
+        **maps.remarks,
+        **measure_attention(network, reader, data, maps, rest),
+        "trained_on": supervised.counts(rest, data),
+        **supervised.told_of(extras),
+        "correction": {"trust": float(correction.trust[0]), "bias": correction.bias},
+    }
+    remarks["notices"] = [*remarks.get("notices", ()), *_notices(config)]
+    held_out = _held_out(config, described, data, runtime.seed)
+    return Trained(detector.eval(), held_out, 1, remarks)
+
+
+@torch.inference_mode()
+def describe_images(
+    network: GuidedNet,
+    reader: Reader,
+    data: Material,
+    maps: TrainingMaps,
+    rest: Sequence[int],
+    extras: Sequence[Extra] = (),
+) -> Described:
+    """Samples and extra images as the correction sees them."""
+    images, first = joined(data, extras), len(data.samples)
+    numbers = [*rest, *range(first, len(images))]
+    labels = (*data.labels, *extra_labels(extras))
+    prior, features = [], []
+    for chosen in chunks(numbers):
+        image, drawn = images_in_unit_range(images.take(chosen)), maps.maps.take(chosen)
+        before = network.look(reader.prepare(image, drawn))
+        attention = network.attend(drawn, before)
+        after = [f * m for f, m in zip(before, attention, strict=True)]
+        prior.append(network.prior(drawn))
+        features.append(pool(after))
+    return Described(
+        torch.cat(prior).double().cpu().numpy()[:, None],
+        torch.cat(features).double().cpu().numpy(),
+        np.array([labels[i] for i in numbers]),
+        (*rest, *extra_sources(extras)),
+    )
+
+
+def prepared_network(
+    config: Config, fold: Fold, data: Material, maps: TrainingMaps, runtime: Runtime
+) -> GuidedNet:
+    """The network of resolved options with their weights, used to the maps of the normal images of
+    `fold.train`."""
+    prior = make_prior(config, maps.model.map_unit)
+    with runtime.seeded(*seed_names(config, fold.name), "adn"):
+        network = build_network(config, data.img_size, prior)
+    supervised.start_from_weights(config, network.adn, data.img_size)
+    if not supervised.has_weights(config):
+        say_once(
+            "notice: guided attention on random features, which mean little; give --weights FILE, "
+            "or --attention layers to train the classifier"
+        )
+    network.requires_grad_(False).eval().to(runtime.device)
+    normals = [i for i in fold.train if data.labels[i] == NORMAL]
+    drawn = [maps.maps.take(chosen) for chosen in chunks(normals)]
+    network.prior.fit(torch.cat([network.prior.score(one) for one in drawn]))
+    network.get_used_to(torch.cat([_places(network, one, data.img_size) for one in drawn]))
+    return network
+
+
+@torch.inference_mode()
+def _places(network: GuidedNet, drawn: Tensor, img_size: int) -> Tensor:
+    """Network maps [B, 1, S, S] on the grid of the attention, [B, h w]."""
+    black = drawn.new_zeros(1, 3, img_size, img_size)
+    return network.places(drawn, network.look(black)[0]).flatten(1)
+
+
+def _held_out(config: Config, described: Described, data: Material, seed: int) -> HeldOut:
+    """Scores of the training images by corrections that have not seen their part; a single defect
+    has none. What belongs together stays together, extra images with what they were made from."""
+    own = sorted(i for i in set(described.samples) if i >= 0)
+    groups = {data.samples[i].group or f"\0{i}" for i in own}
+    parts = split_parts(own, data.samples, min(PARTS, len(groups)), seed)
+    part_of = {i: k for k, part in enumerate(parts) for i in part}
+    rows: list[list[int]] = [[] for _ in parts]
+    for row, sample in enumerate(described.samples):
+        rows[part_of.get(sample, 0)].append(row)
+    scores = cross_corrected(*described[:3], rows, strength=config.correction)
+    known = [k for k in range(len(own)) if np.isfinite(scores[k])]  # the samples come first
+    told = {"adn": scores, "map": described.prior[:, 0]}
+    values = {name: [float(all_of[k]) for k in known] for name, all_of in told.items()}
+    indices = tuple(described.samples[k] for k in known)
+    return HeldOut(indices, {"score": values["adn"], **values})
+
+
+def _notices(config: Config) -> list[str]:
+    """Which options of training were given in vain."""
+    defaults = {field.name: field.default for field in dataclasses.fields(Config)}
+    given = [name for name in UNUSED if getattr(config, name) != defaults[name]]
+    if not given:
+        return []
+    notice = (
+        f"{', '.join(given)}: not used, since guided attention leaves the classifier's weights as "
+        "they are; --attention layers trains them"
+    )
+    say_once(f"notice: {notice}")
+    return [notice]

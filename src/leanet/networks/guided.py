@@ -1,0 +1,178 @@
+"""Guided attention: the map says where to look and what to expect, the labels where it errs.
+
+LEA-Net's external attention (networks/leanet.py) multiplies features by 1 + M, and M, the sigmoid
+of features that are never negative, is nearly flat: a gain that the next layer divides out again.
+Here the attention is a softmax over the places of the map x itself,
+
+    M = h w softmax(x / T)                  mean 1, so that it moves weight and adds none
+    f_p <- M_p f_p                          before the global average pooling of each stage p
+
+so that the pooled features phi are those of the places that look unusual. And the map's own score
+z, standardized by normal images, is where the decision begins:
+
+    log-odds = t z + v . phi + b            t, v, b: `leanet.ops.correction`
+
+The classifier's stages are frozen: what is learned from few labels is t, v and b alone, and they
+have one best value. The pieces are those of attention pooling (Ilse et al. 2018, arXiv:1802.04712),
+with attention that needs no labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from leanet.networks.blocks import StagedClassifier
+from leanet.networks.leanet import LEAOutput
+from leanet.networks.prior import MapPrior
+from leanet.ops.correction import Correction
+
+STRIDES = (8, 16, 32)  # of the stages that are pooled
+
+
+class GuidedNet(nn.Module):
+    """Frozen stages of a classifier, pooled where the map points, and a corrected map score.
+
+    Args:
+        adn: classifier of the image; its head is not used.
+        prior: gives z.
+        strides: of the stages to pool (the last of each); the map is looked at on the grid of the
+            first one.
+        temperature: T, in SDs of the map's places on normal images; infinity is plain pooling.
+
+    Attributes:
+        points: of the pooled stages, as LEA-Net counts them (stride 8 is point 2, A3).
+        place_mean, place_sd: of the map's places on normal images.
+
+    Raises:
+        ValueError: a stride that the classifier does not have, or T <= 0.
+    """
+
+    aan = None
+    place_mean: Tensor
+    place_sd: Tensor
+    trust: Tensor
+    feature_mean: Tensor
+    feature_spread: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(
+        self,
+        adn: StagedClassifier,
+        prior: MapPrior,
+        strides: Sequence[int] = STRIDES,
+        *,
+        temperature: float = 0.5,
+    ) -> None:
+        super().__init__()
+        if lacking := [stride for stride in strides if stride not in adn.strides]:
+            raise ValueError(
+                f"guided attention reads features of stride {', '.join(map(str, strides))}; the "
+                f"classifier has {', '.join(map(str, adn.strides))}, none of {lacking[0]}"
+            )
+        if not temperature > 0:
+            raise ValueError(f"temperature {temperature}: give a number > 0")
+        self.adn, self.prior = adn.requires_grad_(False).eval(), prior
+        last = len(adn.strides) - 1
+        self.stages = [last - adn.strides[::-1].index(stride) for stride in strides]
+        self.points = tuple(stride.bit_length() - 2 for stride in strides)
+        self.temperature = temperature
+        width = sum(adn.channels[stage] for stage in self.stages)
+        for name in ("place_mean", "bias"):
+            self.register_buffer(name, torch.zeros(()))
+        for name in ("place_sd", "trust"):
+            self.register_buffer(name, torch.ones(()))
+        for name in ("feature_mean", "weight"):
+            self.register_buffer(name, torch.zeros(width))
+        self.register_buffer("feature_spread", torch.ones(width))
+
+    def train(self, mode: bool = True) -> GuidedNet:
+        """Stays in evaluation mode: the statistics of BatchNorm are frozen as well."""
+        return super().train(False)
+
+    def forward(self, image: Tensor, anomaly_map: Tensor) -> LEAOutput:
+        """Classifier's input [B, 3, H, W], network map [B, 1, H, W] in [0, 1] -> logits [B, 1],
+        attention M_p, features before and after it, and the map's score z [B]."""
+        before = self.look(image)
+        attention = self.attend(anomaly_map, before)
+        after = [f * m for f, m in zip(before, attention, strict=True)]
+        phi = (pool(after) - self.feature_mean) / self.feature_spread
+        z = self.prior(anomaly_map)
+        logit = self.trust * z + phi @ self.weight + self.bias
+        return LEAOutput(logit[:, None], None, attention, tuple(before), tuple(after), z)
+
+    def look(self, image: Tensor) -> list[Tensor]:
+        """Features f_p [B, K_p, H_p, W_p] of the pooled stages, in order."""
+        features: list[Tensor] = []
+        f = image
+        for index in range(max(self.stages) + 1):
+            f = self.adn.stage(index, f)
+            if index in self.stages:
+                features.append(f)
+        return features
+
+    def attend(self, anomaly_map: Tensor, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Network map [B, 1, H, W] -> M_p [B, 1, H_p, W_p] for each of the features, mean 1."""
+        places = self.places(anomaly_map, features[0])
+        unusual = (places - self.place_mean) / (self.place_sd * self.temperature)
+        flat = unusual.flatten(1)
+        fine = (flat.softmax(dim=1) * flat.shape[1]).view_as(places)
+        return tuple(_shrink(fine, f.shape[-2:]) for f in features)
+
+    def places(self, anomaly_map: Tensor, features: Tensor) -> Tensor:
+        """Network map [B, 1, H, W] on the grid of the first features, [B, 1, h, w]."""
+        return _shrink(anomaly_map, features.shape[-2:])
+
+    @torch.no_grad()
+    def get_used_to(self, places: Tensor) -> None:
+        """Take mean and SD from the places [N, h w] of normal images' maps."""
+        self.place_mean.copy_(places.double().mean())
+        self.place_sd.copy_(places.double().std().clamp(min=1e-6))
+
+    @torch.no_grad()
+    def take(self, correction: Correction) -> None:
+        """Put in what was learned from the labels."""
+        values = zip(
+            ("feature_mean", "feature_spread", "weight"),
+            (correction.mean, correction.spread, correction.weight),
+            strict=True,
+        )
+        for name, value in values:
+            getattr(self, name).copy_(torch.as_tensor(value))
+        self.trust.fill_(float(correction.trust[0]))
+        self.bias.fill_(correction.bias)
+
+    def evidence(self, output: LEAOutput) -> Tensor:
+        """What each place adds to the log-odds, beside what the map expects [B, 1, h, w]; its mean
+        is the correction without bias."""
+        widths = [f.shape[1] for f in output.after]
+        factors = torch.split(self.weight / self.feature_spread, widths)  # type: ignore[no-untyped-call]
+        means = torch.split(self.feature_mean, widths)  # type: ignore[no-untyped-call]
+        told = [
+            ((f - mean.view(-1, 1, 1)) * factor.view(-1, 1, 1)).sum(dim=1, keepdim=True)
+            for f, mean, factor in zip(output.after, means, factors, strict=True)
+        ]
+        size = told[0].shape[-2:]
+        return torch.stack([_enlarge(one, size) for one in told]).sum(dim=0)
+
+    def named_strengths(self) -> dict[str, float]:
+        """How far the attention counts at each point: M has mean 1, so it is 1."""
+        return {f"A{p + 1}": 1.0 for p in self.points}
+
+
+def pool(features: Sequence[Tensor]) -> Tensor:
+    """Features [B, K_p, H_p, W_p] -> their means over the places, side by side [B, sum of K_p]."""
+    return torch.cat([f.mean(dim=(2, 3)) for f in features], dim=1)
+
+
+def _shrink(planes: Tensor, size: Sequence[int]) -> Tensor:
+    """Means over the area of each place."""
+    return functional.adaptive_avg_pool2d(planes, (int(size[0]), int(size[1])))
+
+
+def _enlarge(planes: Tensor, size: Sequence[int]) -> Tensor:
+    return functional.interpolate(planes, (int(size[0]), int(size[1])), mode="nearest")
