@@ -20,7 +20,7 @@ ADVERSARIAL = """
 EVERY_METHOD = ADVERSARIAL + "lr_schedule patience"  # that minimizes one loss
 SUPERVISED = """
     adn adn_args augment balance draw keep_positive mean monitor num_outputs pretrained
-    std tries weight_decay weights
+    std tries val_anomalous weight_decay weights
     generated generated_share synthetic synthetic_share textures
 """
 RECONSTRUCTION = """
@@ -71,7 +71,8 @@ FLAGS = {
     "fit leanet": EVERY_METHOD
     + SUPERVISED
     + """
-    aan aan_weight adn_input attention_contrast attention_fuse attention_points attention_pool
+    aan aan_weight adn_input attention attention_temperature correction map_prior prior_pull
+    attention_contrast attention_fuse attention_points attention_pool
     attention_sigmoid attention_strength decide learn_strength map_mode self_attention
     strength_nonneg
     map_model.base map_model.batch_size map_model.draws map_model.dropout map_model.epochs

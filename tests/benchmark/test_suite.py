@@ -75,6 +75,18 @@ def test_the_papers_suites_have_all_rows_and_the_papers_choices(name: str) -> No
             assert (config.map_mode, config.map_model.epochs) == ("in_sample", 500)
 
 
+@pytest.mark.parametrize("name", ["quick", "remedies", "map-sources", "figure4", *PAPER])
+def test_what_was_measured_with_the_published_network_stays_so(name: str) -> None:
+    rows = [row for row in suite_of(ROOT / f"configs/suites/{name}.yaml").rows
+            if row.method == "leanet"]  # fmt: skip
+    assert rows
+    for row in rows:
+        assert isinstance(row.config, leanet.Config)
+        assert row.config.attention == "layers"
+        assert row.config.map_prior == "none"
+        assert row.config.decide in ("fused", "adn")
+
+
 @pytest.mark.parametrize("table", ["3", "5", "6", "7", "8"])
 def test_a_tables_suite_names_what_the_paper_names(table: str) -> None:
     suite = suite_of(ROOT / "configs" / "suites" / f"table{table}.yaml")

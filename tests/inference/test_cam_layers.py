@@ -19,7 +19,9 @@ from leanet.inference.cam_layers import (
 from leanet.networks.aan import ResNetAAN
 from leanet.networks.blocks import StagedClassifier
 from leanet.networks.cnn import CNN
+from leanet.networks.guided import GuidedNet
 from leanet.networks.leanet import LEANet
+from leanet.networks.prior import MapPrior
 from leanet.networks.resnet import ResNet
 from leanet.networks.timm_stages import TimmStages
 from leanet.networks.vgg import VGG
@@ -154,6 +156,14 @@ def test_the_default_is_the_last_stage_with_four_cells(side: int, expected: str)
 
 def test_the_default_of_lea_net_lies_behind_the_fusion() -> None:
     assert default_layer(lea_net(), (images(), images(channels=1))) == "point4"
+
+
+def test_guided_attention_is_explained_by_all_of_what_its_stages_give() -> None:
+    network = GuidedNet(TimmStages("mobilenetv3_small_050"), MapPrior())
+    inputs = (images(side=64), torch.rand(1, 1, 64, 64))
+    names = last_layers(network, inputs, 3)
+    strides = [network.adn.strides[int(name.removeprefix("stage"))] for name in names]
+    assert strides == [32, 16, 8]
 
 
 def test_the_default_without_stages_is_the_last_layer_of_the_coarsest_grid() -> None:

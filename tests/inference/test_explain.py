@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,21 @@ class Steered(Painter):
                 f"strength {name}": torch.full((len(image), 1, 1, 1), w),
             }
         return pictures
+
+
+class Guided(Painter):
+    """M is red over its mean, the features are green, and there is no w."""
+
+    def explain(self, image: Tensor) -> dict[str, Tensor]:
+        pictures: dict[str, Tensor] = {}
+        for k, name in enumerate(("A3", "A4")):
+            small = functional.avg_pool2d(image, 2 ** (k + 1))
+            red, before = small[:, :1], small[:, 1:2]
+            attention = red / red.mean(dim=(2, 3), keepdim=True)
+            after = attention * before
+            pictures |= {f"attention {name}": attention, f"before {name}": before,
+                         f"after {name}": after}  # fmt: skip
+        return {**pictures, "evidence": image[:, 1:2] - 0.75}
 
 
 class Classifier(Painter):
@@ -251,6 +267,23 @@ def test_planes_that_belong_to_no_point_are_shown_beside_the_image(
     assert (attention.low, attention.high) == (0, 1)
     assert residual.high == pytest.approx(photos["residual"].array.max())
     assert views[0].points == []
+
+
+def test_guided_attention_is_shown_as_what_it_is(folder: Path, views: list[View]) -> None:
+    explained = run(Guided(), folder)
+    facts, arrays = explained[0].points[0], load(explained[0].arrays)
+    assert facts["strength"] is None
+    ends = arrays["attention A3"].min(), arrays["attention A3"].max()
+    assert facts["gain"] == pytest.approx(ends)
+    assert views[0].notes == [module.GUIDED_NOTE]
+    photos = {photo.name: photo for photo in views[0].photos}
+    assert list(photos) == ["image", "map", "evidence"]
+    evidence = photos["evidence"].scale
+    assert evidence is not None
+    assert (evidence.low, evidence.high) == (-evidence.high, np.abs(arrays["evidence"]).max())
+    assert re.fullmatch(
+        r"A3: M 1\.000 on average, spatial SD 0\.\d{3}\nA4: M 1\.000.*", to_text(explained)
+    )
 
 
 @pytest.mark.usefixtures("views")

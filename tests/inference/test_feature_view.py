@@ -26,9 +26,11 @@ from leanet.inference.feature_view import (
     View,
     draw,
     gain,
+    is_weighed,
     save,
     shared_scale,
     shortened,
+    signed_scale,
 )
 
 PHOTO = Photo("image", np.full((8, 8, 3), 120, np.uint8))
@@ -159,6 +161,42 @@ def test_there_is_no_gain_where_the_features_are_fused_in_another_way() -> None:
     assert gain(one) is not None
     assert gain(replace(one, after=one.before + 0.5 * one.attention)) is None
     assert gain(replace(one, strength=None)) is None
+
+
+def guided_point() -> Point:
+    """Features times an attention of mean 1 that exceeds 1, without w."""
+    before = plane(2, 2) - 0.5
+    attention = np.float32([[0.25, 0.5], [0.25, 3.0]])
+    return Point(run="run", name="A5", before=before, attention=attention, after=before * attention)
+
+
+def test_attention_that_moves_weight_is_drawn_to_its_highest_value_with_one_marked() -> None:
+    one = guided_point()
+    assert is_weighed(one)
+    assert not is_weighed(point())
+    figure = draw(view([one]))
+    assert [image.get_clim() for image in pictures_of(figure, one.attention)] == [(0, 3)]
+    axes = bar_axes(figure, "viridis")[0]
+    frame = next(patch for patch in axes.patches if isinstance(patch, Rectangle))
+    ends = np.array([frame.get_x(), frame.get_x() + frame.get_width()])
+    assert (ends + 0.5) / 256 == pytest.approx(np.array([0.25 / 3, 1]))
+    (mark,) = axes.lines
+    assert (np.asarray(mark.get_xdata()) + 0.5) / 256 == pytest.approx(np.array([1 / 3, 1 / 3]))
+    text = words(figure)
+    assert "M:  0.250 to 3.000" in text
+    assert not [word for word in text if "w" in word and "M" in word]
+
+
+def test_what_has_a_sign_is_blue_below_zero_and_red_above() -> None:
+    array = np.float32([[-1.0, 0.0], [0.5, 2.0]])
+    figure = draw(view(photos=[PHOTO, Photo("evidence", array, signed_scale(array, "log-odds"))]))
+    (image,) = pictures_of(figure, array)
+    assert image.get_clim() == (-2, 2)
+    colors = image.to_rgba(array)
+    assert colors[0, 0, 2] > colors[0, 0, 0]
+    assert np.ptp(colors[0, 1, :3]) < 0.01
+    assert colors[1, 1, 0] > colors[1, 0, 0] - 0.2 > colors[1, 1, 2]
+    assert "evidence, log-odds" in words(figure)
 
 
 @pytest.mark.parametrize("mark", [0.0, 5.0, 20.0])

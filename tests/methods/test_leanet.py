@@ -57,21 +57,46 @@ def test_all_single_scores_are_reported(trained: Trained, image: torch.Tensor) -
     prediction = detector(image)
     assert set(prediction.parts) == {"fused", "adn", "aan", "map"}
     singles = {name: prediction.parts[name] for name in ("adn", "aan", "map")}
+    assert detector.fusion is not None
     assert torch.equal(prediction.parts["fused"], fuse(detector.fusion, singles))
-    assert torch.equal(prediction.score, prediction.parts["fused"])
+    assert torch.equal(prediction.score, prediction.parts["adn"])
     assert set(trained.held_out.scores) == {"score", "fused", "adn", "aan", "map"}
 
 
-@torch.inference_mode()
-def test_the_map_score_is_the_logarithm_of_the_clipped_mean(
-    trained: Trained, image: torch.Tensor
+def test_without_a_prior_the_map_score_is_the_logarithm_of_the_clipped_mean(
+    material: Callable[..., Material], runtime: Runtime, image: torch.Tensor
 ) -> None:
-    detector = trained.detector
+    detector = train(material(), runtime, map_prior="none", epochs=1).detector
     assert isinstance(detector, LEADetector)
-    prediction, scale = detector(image), detector.scale
+    with torch.inference_mode():
+        prediction, scale = detector(image), detector.scale
+    assert torch.equal(prediction.score, prediction.parts["fused"])
     clipped = prediction.map.clamp(max=scale.divisor * scale.headroom)
     expected = (clipped.mean(dim=(1, 2, 3)) + 1e-3).log()
     torch.testing.assert_close(prediction.parts["map"], expected, rtol=1e-4, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_the_logit_begins_with_what_the_map_expects(trained: Trained, image: torch.Tensor) -> None:
+    detector = trained.detector
+    assert isinstance(detector, LEADetector)
+    parts, prior = detector(image).parts, detector.network.prior
+    assert prior is not None
+    detector.network.prior = None
+    without = detector(image).parts["adn"]
+    detector.network.prior = prior
+    torch.testing.assert_close(parts["adn"], without + parts["map"])
+    assert parts["map"].std() > 0
+
+
+def test_the_classifier_is_held_to_the_map_the_more_firmly_the_fewer_defects_there_are(
+    material: Callable[..., Material], runtime: Runtime
+) -> None:
+    told = {
+        pull: train(material(), runtime, epochs=1, prior_pull=pull).detector.network.state_dict()
+        for pull in (0.0, 50.0)
+    }
+    assert not torch.equal(told[0.0]["adn.fc.weight"], told[50.0]["adn.fc.weight"])
 
 
 @torch.inference_mode()
@@ -160,7 +185,7 @@ def test_without_attention_the_classifier_is_the_plain_one_bit_for_bit(
     """Same images, same order, same start: what differs between the methods is the attention."""
     data, other = material(), material()
     options = {key: QUICK[key] for key in ("adn", "epochs")}
-    lea = train(data, runtime, aan="direct", attention_points=[])
+    lea = train(data, runtime, aan="direct", attention_points=[], map_prior="none")
     plain = classifier.train(
         from_dict(classifier.Config, options), fold_of(other), other, other.run / "final", runtime
     )

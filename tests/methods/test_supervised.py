@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ from torch import Tensor, nn
 
 from leanet.data.cache import Cache
 from leanet.methods import supervised
-from leanet.methods.recipe import Experience, HeldOut, Material
-from leanet.methods.supervised import Config, Plan, parts_of, train_network
+from leanet.methods.recipe import Material
+from leanet.methods.supervised import Config, Plan, train_network
 from leanet.networks import timm_stages
 from leanet.records import Batch, Fold, Sample
 from leanet.runtime import Runtime
@@ -156,61 +155,6 @@ def test_an_unknown_monitor_lists_what_is_measured(runtime: Runtime, tmp_path: P
     data = material(tmp_path, 20, 10)
     with pytest.raises(ValueError, match=r"'val_f1' is not measured.*val_loss"):
         watch(config(monitor="val_f1"), data, runtime, held=(0, 20))
-
-
-# --- parts --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("counts", [(9, 0), (0, 9)])
-def test_one_class_alone_is_refused(
-    counts: tuple[int, int], runtime: Runtime, tmp_path: Path
-) -> None:
-    data = material(tmp_path, *counts)
-    message = f"{counts[0]} normal and {counts[1]} anomalous.*leanet fit colorizer"
-    with pytest.raises(ValueError, match=message):
-        parts_of(config(), everything(data), data, runtime, None)
-
-
-def test_a_share_of_each_class_is_held_out(runtime: Runtime, tmp_path: Path) -> None:
-    data = material(tmp_path, 20, 25)
-    rest, held = parts_of(config(), everything(data), data, runtime, None)
-    assert sorted(rest + held) == list(range(45))
-    assert [sum(data.labels[i] == y for i in held) for y in (0, 1)] == [4, 5]
-
-
-@pytest.mark.parametrize(("wanted", "anomalous"), [("auto", 0), ("always", 2)])
-def test_anomalous_images_too_few_to_decide_stay_in_training(
-    wanted: str, anomalous: int, runtime: Runtime, tmp_path: Path
-) -> None:
-    data = material(tmp_path, 20, 10)
-    rest, held = parts_of(config(val_anomalous=wanted), everything(data), data, runtime, None)
-    assert sorted(rest + held) == list(range(30))
-    assert [sum(data.labels[i] == y for i in held) for y in (0, 1)] == [4, anomalous]
-
-
-def test_what_goes_back_to_the_training_takes_its_group_along(
-    runtime: Runtime, tmp_path: Path
-) -> None:
-    """Each group holds two good images and a bad one."""
-    data = material(tmp_path, 20, 10)
-    groups = [f"part {i % 10}" for i in range(30)]
-    samples = [replace(s, group=g) for s, g in zip(data.samples, groups, strict=True)]
-    samples += [replace(s, group=f"good {k}") for k, s in enumerate(data.samples[:20])]
-    grouped = replace(data, samples=tuple(samples))
-    rest, held = parts_of(config(), everything(grouped), grouped, runtime, None)
-    assert sorted(rest + held) == list(range(50))
-    assert {grouped.labels[i] for i in held} == {0}
-    assert not {samples[i].group for i in held} & {samples[i].group for i in rest}
-
-
-def test_with_experience_or_without_a_share_everything_trains(
-    runtime: Runtime, tmp_path: Path
-) -> None:
-    data = material(tmp_path, 20, 10)
-    learned = Experience(HeldOut((0,), {"score": [0.0]}), epochs=2)
-    whole = (tuple(range(30)), ())
-    assert parts_of(config(), everything(data), data, runtime, learned) == whole
-    assert parts_of(config(val_fraction=0.0), everything(data), data, runtime, None) == whole
 
 
 # --- networks and their weights -----------------------------------------------------------------

@@ -21,6 +21,7 @@ from leanet.networks.leanet import (
     adn_input,
     steer,
 )
+from leanet.networks.prior import MapPrior
 from leanet.networks.resnet import ResNet
 from leanet.networks.timm_stages import TimmStages
 
@@ -47,6 +48,14 @@ class Plain(StagedClassifier):
     def head(self, x: Tensor) -> Tensor:
         logits: Tensor = self.fc(x.mean(dim=(2, 3)))
         return logits
+
+
+class TwoLogits(Plain):
+    """With a softmax pair."""
+
+    def __init__(self, strides: tuple[int, ...]) -> None:
+        super().__init__(strides)
+        self.fc = nn.Linear(4, 2)
 
 
 class ConstantAAN(Staged):
@@ -306,3 +315,51 @@ def test_attention_of_another_size_is_resized_to_the_features() -> None:
     assert steered[0, 0, 0, -1] == 2
     network = LEANet(Plain((2, 4, 8)), ConstantAAN(shrink=2), (1,))
     assert network(*inputs()).after[0].shape == (2, 4, 16, 16)
+
+
+# --- the map's expectation as the start of the log-odds ------------------------------------------
+
+
+def used_prior() -> MapPrior:
+    """A prior that is used to somewhat darker maps than those of `inputs`."""
+    prior, (_, normal) = MapPrior(), inputs(9)
+    prior.fit(prior.score(0.9 * normal))
+    return prior
+
+
+@pytest.mark.parametrize("points", [(), (3,)])
+def test_the_logit_begins_with_what_the_map_expects(points: tuple[int, ...]) -> None:
+    prior, (image, anomaly_map) = used_prior(), inputs()
+    with torch.no_grad():
+        plain = small(points).eval()(image, anomaly_map)
+        begun = small(points, prior=prior).eval()(image, anomaly_map)
+    assert plain.prior is None
+    assert begun.prior is not None
+    assert begun.prior.abs().min() > 0
+    assert torch.equal(begun.prior, prior(anomaly_map))
+    assert torch.equal(begun.adn, plain.adn + begun.prior[:, None])
+    assert plain.aan is not None
+    assert begun.aan is not None
+    assert torch.equal(begun.aan, plain.aan)
+
+
+def test_of_a_softmax_pair_the_anomalous_logit_begins_with_it() -> None:
+    image, anomaly_map = inputs()
+    network = LEANet(TwoLogits((2, 4)), None, (), prior=used_prior())
+    output = network(image, anomaly_map)
+    assert output.prior is not None
+    plain = network.adn(image)
+    assert torch.equal(output.adn[:, 0], plain[:, 0])
+    assert torch.equal(output.adn[:, 1], plain[:, 1] + output.prior)
+
+
+def test_level_and_spread_of_the_prior_are_stored_and_not_trained() -> None:
+    network, other = small((3,), prior=used_prior()), small((3,), prior=MapPrior())
+    other.load_state_dict(network.state_dict())
+    assert other.prior is not None
+    assert float(other.prior.level) != 0
+    image, anomaly_map = inputs()
+    with torch.no_grad():
+        expected = network.eval()(image, anomaly_map).adn
+        assert torch.equal(other.eval()(image, anomaly_map).adn, expected)
+    assert not any("prior" in name for name, _ in network.named_parameters())

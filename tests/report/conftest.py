@@ -43,6 +43,7 @@ class ToyRun:
     names: str = "img"
     map_gain: float = 1.0
     card: tuple[tuple[str, Any], ...] = ()
+    guided: bool = False
 
 
 WriteRun = Callable[..., Path]
@@ -127,7 +128,10 @@ def _write_part(
 
 def _remarks(toy: ToyRun) -> Mapping[str, Any]:
     gate = {"strength": 1.0, "attention_mean": 0.6, "attention_spatial_sd": 0.01}
+    if toy.guided:
+        gate.pop("strength")
     return {
+        **({"correction": {"trust": 0.947, "bias": 0.1}} if toy.guided else {}),
         "map_mode": "out_of_fold",
         "map_scale": {"divisor": 10.0, "headroom": 4.0},
         "map_mean_training_normals": 3.5,

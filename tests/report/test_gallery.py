@@ -105,6 +105,28 @@ def test_attention_is_drawn_on_zero_to_one_with_its_range_in_words() -> None:
     assert picture.exact
 
 
+def test_attention_beyond_one_has_one_scale_for_all_images() -> None:
+    flat, steep = (np.array([[[low, 2.0 - low]]], np.float32) for low in (1.0, 0.0))
+    images = [shown(1, 1, **{"attention A4": plane}) for plane in (flat, steep)]
+    ends = gallery.scales(images)
+    assert ends.attention == pytest.approx(2.0)
+    for plane, card in zip((flat, steep), gallery.cards(images, top=1.0), strict=True):
+        picture = next(p for p in card.pictures if p.name == "attention A4")
+        expected = mpl.colormaps["viridis"](plane[0] / ends.attention, bytes=True)[..., :3]
+        assert np.array_equal(decoded(picture.uri), expected)
+
+
+def test_evidence_is_grey_at_zero_red_for_anomalous_and_blue_against() -> None:
+    evidence = np.array([[[0.0, 3.0], [-3.0, 1.0]]], np.float32)
+    (card,) = gallery.cards([shown(1, 1, evidence=evidence)], top=1.0)
+    picture = next(p for p in card.pictures if p.name == "evidence")
+    colors = decoded(picture.uri).astype(int)
+    assert np.ptp(colors[0, 0]) < 5
+    assert colors[0, 1, 0] > colors[0, 1, 2] + 100
+    assert colors[1, 0, 2] > colors[1, 0, 0] + 100
+    assert picture.note == "mean +0.25"
+
+
 def test_attention_at_its_own_grid_is_shown_over_the_image_and_cell_by_cell() -> None:
     attention = np.array([[[0.0, 1.0], [0.5, 0.6]]], np.float32)
     one = shown(1, 1, attention_normal=attention, map=np.zeros((1, 64, 64), np.float32))

@@ -217,3 +217,14 @@ def test_a_method_without_training_has_sizes_and_readable_distances_and_no_epoch
     for told in ("Entries of the bank", "27,440", "1,198.3", "0.000123", "Half is grey."):
         assert told in page.text, told
     assert "Epochs" in read_page(write_report(write_run("plain", method="classifier"))).text
+
+
+def test_guided_attention_is_told_without_w(write_run: WriteRun, read_page: ReadPage) -> None:
+    guided = read_page(write_report(write_run("guided", guided=True))).text
+    layers = read_page(write_report(write_run("layers"))).text
+    for words in ("corrected by features of the places", "multiplied by M", "counts 0.947 times"):
+        assert words in guided
+        assert words not in layers
+    for words in ("w = 1.000", "Strength w", "become (1 + w M) f"):
+        assert words not in guided
+        assert words in layers

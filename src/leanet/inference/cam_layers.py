@@ -6,6 +6,7 @@ stage (it has `strides`, `stage(index, x)` and `head(x)`), by one of these names
     stage0, stage1, ...   what stage 0, 1, ... gives
     point0 ... point4     what goes on behind the last stage of stride 2, 4, 8, 16, 32, into the
                           next stage or the head; in LEA-Net this is after the fusion with the map
+                          (guided attention pools what the stages give: stage0, stage1, ...)
 
 If such networks are parts of a larger one, their names stand in front (`adn.stage3`,
 `aan.stage2`), and the first of them also answers without.
@@ -110,7 +111,7 @@ def list_layers(network: nn.Module, inputs: Sequence[Tensor]) -> list[Layer]:
 
 def default_layer(network: nn.Module, inputs: Sequence[Tensor]) -> str:
     """The output of the last stage (of networks without stages: the last layer) whose grid has at
-    least 2 x 2 cells; in LEA-Net after the fusion with the map.
+    least 2 x 2 cells; in LEA-Net after the fusion with the map, in guided attention before it.
 
     Raises:
         ValueError: there is none.
@@ -279,16 +280,19 @@ def _stages(staged: nn.Module) -> Iterator[tuple[str, int, bool]]:
 
 
 def _stage_names(network: nn.Module) -> list[str]:
-    """The stages of the first staged network, in order: as points where it is a part. Without
-    one, the layers that the network itself names as `explained`, if it does: the last layers of a
-    network that also draws images say nothing about its classes."""
+    """The layers that the network itself names as `explained`, if it does: the last layers of a
+    network that also draws images say nothing about its classes, and what is pooled stage by stage
+    goes on in more than one way. Else the stages of the first staged network, in order: as points
+    where it is a part."""
+    if named := getattr(network, "explained", ()):
+        return list(named)
     for prefix, staged in _staged(network):
         by_index = {}
         for name, index, after in _stages(staged):
             if not after or prefix:
                 by_index[index] = name
         return list(by_index.values())
-    return list(getattr(network, "explained", ()))
+    return []
 
 
 def _one_per_grid(layers: Sequence[Layer]) -> list[Layer]:

@@ -4,7 +4,8 @@ For every image one picture (`figures/`, see `leanet.inference.feature_view`) an
 is drawn in it (`arrays/`, NumPy's npz, read without pickle): `image` uint8 [S, S, 3], `map` [S, S]
 in the unit that `explain.json` names, whatever else the detector shows ("repainted" [3, S, S]), and
 for an attention point A4 the float32 planes "before A4", "attention A4", "after A4" and, where the
-detector tells it, "strength A4" [1, 1]. Other runs' arrays have the name of their run in front:
+attention has one, "strength A4" [1, 1]. Of guided attention there is also "evidence" [h, w], in
+log-odds. Other runs' arrays have the name of their run in front:
 "other/attention A2". `explain.json` says of every point how strong and how flat its attention is.
 """
 
@@ -34,9 +35,11 @@ from leanet.inference.feature_view import (
     Scale,
     View,
     gain,
+    is_weighed,
     number,
     save,
     shared_scale,
+    signed_scale,
 )
 from leanet.inference.gallery import Explaining as Showing
 from leanet.inference.heatmap import MAP_TOP
@@ -50,6 +53,13 @@ FIGURES, ARRAYS, FACTS = "figures", "arrays", "explain.json"
 BATCH = 4
 S_TO_TOP = 1.25  # the map's colors end a little above s, so that its mark stands inside the bar
 ATTENTION, BEFORE, AFTER, STRENGTH = "attention ", "before ", "after ", "strength "
+EVIDENCE = "evidence"
+
+GUIDED_NOTE = (
+    "Guided attention: channel means of the classifier's features f and M f; the means of M f over "
+    "the image decide. M has mean 1 (marked), and each point pools for itself. Evidence: what each "
+    "place adds to the log-odds beside the map's own score, red for anomalous, blue against it."
+)
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -278,6 +288,8 @@ def _photos(arrays: Arrays, detector: Explaining) -> list[Photo]:
             shown = _covered(array, getattr(detector, "map_border", 0))
             low = getattr(detector, "map_low", None) or 0.0
             planes.append(Photo("map", shown, Scale(low, top, MAP_COLORS, unit, s, "s")))
+        elif key == EVIDENCE:
+            planes.append(Photo(key, array, signed_scale(array, "log-odds")))
         elif key.startswith(ATTENTION.strip()):
             planes.append(Photo(key, array, Scale(0, 1, ATTENTION_COLORS)))
         else:
@@ -297,12 +309,19 @@ def _notes(points: Sequence[Point], names: Sequence[str]) -> list[str]:
     """What one has to know to read the picture; `names` are those of the runs."""
     if not points:
         return ["This detector has no attention points, so there is no before and after to show."]
-    notes = [
-        "Before and after: channel means of the classifier's features f and (1 + w M) f, on one "
-        "scale per column. M is drawn on 0 to 1; the frame in its bar is the range that occurs."
-    ]
+    steered = [point for point in points if not is_weighed(point)]
+    notes = []
+    if steered:
+        notes.append(
+            "Before and after: channel means of the classifier's features f and (1 + w M) f, on "
+            "one scale per column. M is drawn on 0 to 1; the frame in its bar is the range that "
+            "occurs."
+        )
+    if len(steered) < len(points):
+        notes.append(GUIDED_NOTE)
     runs = [point.run for point in points]
-    if len(set(runs)) < len(runs):
+    acting = [point.run for point in steered]
+    if len(set(acting)) < len(acting):
         notes.append(
             "The points of a network act together: a later one sees what the earlier ones have "
             "changed. The paper's Fig. 5 shows five networks with one point each."

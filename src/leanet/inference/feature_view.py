@@ -5,10 +5,11 @@ map one column for each attention point, with the channel mean of the features f
 attention map M, and the channel mean of the features (1 + w M) f after.
 
 The scales are what makes it honest. Both feature pictures of a column share *one* scale, so that an
-attention without contrast shows as what it is: the same picture, only brighter. M is always drawn
-on 0..1, and a frame in its color bar marks the part of it that occurs. The colors (cividis,
-viridis, inferno) are perceptually uniform. One array element is one square; only color pictures are
-smoothed.
+attention without contrast shows as what it is: the same picture, only brighter. M is drawn on 0..1,
+and a frame in its color bar marks the part of it that occurs. Guided attention has no w: there the
+features after are M f, and M, whose mean is 1, is drawn from 0 to its highest value, 1 marked. The
+colors (cividis, viridis, inferno) are perceptually uniform; what has a sign is blue below 0 and red
+above. One array element is one square; only color pictures are smoothed.
 
 Only matplotlib's object interface is used, and every place is given in pixels of a picture 1280
 wide, from its upper left corner.
@@ -28,16 +29,19 @@ import numpy as np
 import torch
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.colors import Colormap, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from leanet.files import replacing
+from leanet.ops.colormap import color_table
 from leanet.ops.maps import resize
 
 Plane = NDArray[np.float32]
 
 MAP_COLORS, ATTENTION_COLORS, FEATURE_COLORS = "inferno", "viridis", "cividis"
+SIGNED_COLORS: Final = "signed"  # of leanet.ops.colormap
 NOTHING: Final = "#808080"  # where a map says nothing
 SHARPNESS: Final = 2  # pixels of the file per pixel of the layout
 INK, MUTED, LINE, HOT, GOOD = "#1b2733", "#5a6a7f", "#c9d1db", "#bd4b0a", "#2c7a4b"
@@ -45,7 +49,7 @@ INK, MUTED, LINE, HOT, GOOD = "#1b2733", "#5a6a7f", "#c9d1db", "#bd4b0a", "#2c7a
 WIDTH, MARGIN, GAP, LABELS = 1280, 22, 16, 26  # LABELS: of the rows, left of the first point
 SMALLEST, LARGEST = 170, 240  # side of a picture
 BAR = 8
-SLOTS = (22, 46, 60)  # below the three rows: captions, color bars, figures in words
+SLOTS = (22, 56, 60)  # below the three rows: captions, color bars, figures in words
 HEAD, GROUP, COLUMN, NOTE = 56, 22, 38, 17  # heights: title, names of runs, of points, a note
 
 
@@ -71,7 +75,8 @@ class Photo(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """An attention point: channel means before and after [h, w], M [h', w'] in [0, 1], and w."""
+    """An attention point: channel means before and after [h, w], M [h', w'] >= 0, and w, None
+    where there is none."""
 
     run: str
     name: str
@@ -107,19 +112,38 @@ def shared_scale(before: Plane, after: Plane) -> tuple[float, float]:
 
 
 def gain(point: Point) -> tuple[float, float] | None:
-    """Least and greatest 1 + w M, by which the features are multiplied.
+    """Least and greatest 1 + w M, or M where there is no w, by which the features are multiplied.
 
-    None if w is unknown, or if the features after are not (1 + w M) f (another fusion).
+    None if the features after are something else (another fusion).
     """
-    if point.strength is None:
-        return None
     attention = torch.from_numpy(np.ascontiguousarray(point.attention))[None, None]
     height, width = point.before.shape
-    factor = 1 + point.strength * resize(attention, (height, width))[0, 0].numpy()
+    factor = resize(attention, (height, width))[0, 0].numpy()
+    if point.strength is not None:
+        factor = 1 + point.strength * factor
     tolerance = 1e-3 * float(np.abs(point.after).max()) + 1e-6
     if np.abs(point.before * factor - point.after).max() > tolerance:
         return None
     return float(factor.min()), float(factor.max())
+
+
+def is_weighed(point: Point) -> bool:
+    """Whether the features after are M f, as guided attention has them."""
+    return point.strength is None and gain(point) is not None
+
+
+def attention_scale(point: Point) -> Scale:
+    """0 to 1, or to the highest M where that is more; then 1, which changes nothing, is marked."""
+    high = float(point.attention.max())
+    if high <= 1:
+        return Scale(0, 1, ATTENTION_COLORS)
+    return Scale(0, high, ATTENTION_COLORS, mark=1, mark_name="unchanged")
+
+
+def signed_scale(plane: Plane, unit: str) -> Scale:
+    """Both signs equally far, 0 in the middle."""
+    top = float(np.abs(plane).max())
+    return Scale(-top, top, SIGNED_COLORS, unit)
 
 
 def save(view: View, path: Path) -> None:
@@ -163,13 +187,13 @@ class _Canvas:
             axes.imshow(photo.array, interpolation="bicubic")
             return
         high = scale.high if scale.high > scale.low else scale.low + 1
-        colors = colormaps[scale.colors].with_extremes(bad=NOTHING)
+        colors = _colors(scale.colors).with_extremes(bad=NOTHING)
         axes.imshow(photo.array, cmap=colors, vmin=scale.low, vmax=high)
 
     def bar(self, x: float, y: float, width: float, scale: Scale, middle: str = "") -> Axes:
         """A color bar with its ends in numbers, the mark, and words between the ends."""
         axes = self.axes(x, y, width, BAR)
-        axes.imshow(np.linspace(0, 1, 256)[None], aspect="auto", cmap=scale.colors)
+        axes.imshow(np.linspace(0, 1, 256)[None], aspect="auto", cmap=_colors(scale.colors))
         axes.set_axis_off()
         below = y + BAR + 6
         self.text(x, below, number(scale.low))
@@ -259,7 +283,7 @@ class _Points:
     def _point(self, canvas: _Canvas, x: float, point: Point) -> None:
         side, rows = self.side, self.rows
         features = Scale(*shared_scale(point.before, point.after), FEATURE_COLORS)
-        attention = Scale(0, 1, ATTENTION_COLORS)
+        attention = attention_scale(point)
         height, width = point.before.shape
         strength = "" if point.strength is None else f",  w = {number(point.strength)}"
         look = {"color": INK, "fontweight": "bold"}
@@ -272,14 +296,16 @@ class _Points:
         low, high = float(point.attention.min()), float(point.attention.max())
         mean, sd = float(point.attention.mean()), float(point.attention.std())
         bar = canvas.bar(x, below, side, attention, f"mean {mean:.3f},  SD {sd:.3f}")
-        frame = (max(256 * (high - low), 3), 1.4)
-        place = (256 * (low + high) / 2 - 0.5 - frame[0] / 2, -0.7)
+        share = 256 / attention.high
+        frame = (max(share * (high - low), 3), 1.4)
+        place = (share * (low + high) / 2 - 0.5 - frame[0] / 2, -0.7)
         bar.add_patch(Rectangle(place, *frame, fill=False, edgecolor=INK, lw=1.3, clip_on=False))
         below = rows[2] + side + 6
         canvas.bar(x, below, side, features, "before, after")
         factor = gain(point)
         if factor is not None:
-            text = f"1 + w M:  {factor[0]:.3f} to {factor[1]:.3f}"
+            name = "M" if point.strength is None else "1 + w M"
+            text = f"{name}:  {factor[0]:.3f} to {factor[1]:.3f}"
             canvas.text(x + side / 2, below + BAR + 22, text, ha="center", color=INK)
 
     def _names_of_runs(self, canvas: _Canvas) -> None:
@@ -292,6 +318,12 @@ class _Points:
             axes.set_facecolor(LINE)
             canvas.text(self.x(k), y + 1, shortened(run, int(width / 7)), 12, color=INK)
             k += number_of
+
+
+def _colors(name: str) -> Colormap:
+    if name == SIGNED_COLORS:
+        return ListedColormap(color_table(name) / 255, name=name)
+    return colormaps[name]
 
 
 def _photo(canvas: _Canvas, x: float, y: float, side: float, photo: Photo) -> None:

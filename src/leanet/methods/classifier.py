@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from leanet.methods import attention, classes, supervised
 from leanet.methods.attention import Config
 from leanet.methods.choice import train_best
+from leanet.methods.held_out import parts_of
 from leanet.methods.recipe import (
     DetectorModule,
     Experience,
@@ -105,7 +106,7 @@ def train(
     teacher = find_teacher(config, _classifier, fold, data, folder, runtime)
     if data.classes:
         return classes.train(config, fold, data, folder, runtime, experience, teacher)
-    rest, held = supervised.parts_of(config, fold, data, runtime, experience)
+    rest, held = parts_of(config, fold, data, runtime, experience)
     with runtime.seeded(*seed_names(config, fold.name), "adn"):
         detector = build(config, data.img_size, {}).to(runtime.device)
     assert isinstance(detector, Classifier)

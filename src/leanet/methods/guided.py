@@ -23,9 +23,10 @@ from torch import Tensor
 
 from leanet.data.cache import images_in_unit_range
 from leanet.data.folds import split_parts
-from leanet.methods import supervised
+from leanet.methods import colorizer, supervised
 from leanet.methods.extra import Extra, extra_labels, extra_sources, joined
 from leanet.methods.given_maps import GivenMaps
+from leanet.methods.held_out import parts_of
 from leanet.methods.lea_config import Config
 from leanet.methods.lea_detector import LEADetector, Reader
 from leanet.methods.lea_measures import measure_attention
@@ -38,11 +39,15 @@ from leanet.networks.guided import GuidedNet, pool
 from leanet.networks.prior import MapPrior
 from leanet.ops.correction import cross_corrected, fit_correction
 from leanet.progress import say_once
-from leanet.records import NORMAL, Fold
+from leanet.records import ANOMALOUS, NORMAL, Fold, Sample
 from leanet.runtime import Runtime
 
 PARTS = 5  # in which the training images are scored by corrections that have not seen them
-UNUSED = ("epochs", "lr", "weight_decay", "augment", "balance", "batch_size")  # of training
+UNUSED = (
+    *("epochs", "batch_size", "lr", "lr_schedule", "weight_decay", "augment", "balance"),
+    *("patience", "monitor", "val_fraction", "val_anomalous"),
+    *("synthetic_share", "generated_share"),
+)  # options of training by gradient descent
 
 
 class Described(NamedTuple):
@@ -77,7 +82,8 @@ def train(
         ValueError: one class only, options or weights that do not fit.
     """
     everything = Experience(HeldOut((), {}), 1)  # nothing need be held out
-    rest, _ = supervised.parts_of(config, fold, data, runtime, everything)
+    rest, _ = parts_of(config, fold, data, runtime, everything)
+    _require_normals([data.samples[i] for i in rest])
     source = find_source(config.map_source, config.map_model, data, runtime, config.map_options)
     source = dataclasses.replace(source, steps=steps_of(config))
     extras = supervised.extras_of(config, fold, rest, data, folder, runtime)
@@ -123,10 +129,11 @@ def describe_images(
     rest: Sequence[int],
     extras: Sequence[Extra] = (),
 ) -> Described:
-    """Samples and extra images as the correction sees them."""
-    images, first = joined(data, extras), len(data.samples)
-    numbers = [*rest, *range(first, len(images))]
-    labels = (*data.labels, *extra_labels(extras))
+    """Samples and extra images as the correction sees them; beside real defects at most as many
+    extra images of a label as there are real defects, the first ones, so as not to drown them."""
+    images, labels = joined(data, extras), (*data.labels, *extra_labels(extras))
+    added = _few_of(range(len(data.samples), len(images)), labels, rest)
+    numbers = [*rest, *added]
     prior, features = [], []
     for chosen in chunks(numbers):
         image, drawn = images_in_unit_range(images.take(chosen)), maps.maps.take(chosen)
@@ -139,7 +146,15 @@ def describe_images(
         torch.cat(prior).double().cpu().numpy()[:, None],
         torch.cat(features).double().cpu().numpy(),
         np.array([labels[i] for i in numbers]),
-        (*rest, *extra_sources(extras)),
+        (*rest, *(extra_sources(extras)[i - len(data.samples)] for i in added)),
+    )
+
+
+def _few_of(added: Sequence[int], labels: Sequence[int], rest: Sequence[int]) -> list[int]:
+    """Of each label at most as many as there are real defects; all, if there are none."""
+    limit = sum(labels[i] == ANOMALOUS for i in rest) or len(added)
+    return sorted(
+        i for label in (NORMAL, ANOMALOUS) for i in [a for a in added if labels[a] == label][:limit]
     )
 
 
@@ -172,6 +187,17 @@ def _places(network: GuidedNet, drawn: Tensor, img_size: int) -> Tensor:
     return network.places(drawn, network.look(black)[0]).flatten(1)
 
 
+def _require_normals(samples: Sequence[Sample]) -> None:
+    """Raise ValueError where no normal image could be left out and another one stay."""
+    normals = [sample for sample in samples if sample.label == NORMAL]
+    grouped = {sample.group for sample in normals if sample.group}
+    if len(grouped) + sum(not sample.group for sample in normals) < 2:
+        raise ValueError(
+            f"guided attention needs normal images of at least 2 groups (an image without one is "
+            f"its own), so that each is judged by others; the training part has {len(normals)} of 1"
+        )
+
+
 def _held_out(config: Config, described: Described, data: Material, seed: int) -> HeldOut:
     """Scores of the training images by corrections that have not seen their part; a single defect
     has none. What belongs together stays together, extra images with what they were made from."""
@@ -194,11 +220,13 @@ def _notices(config: Config) -> list[str]:
     """Which options of training were given in vain."""
     defaults = {field.name: field.default for field in dataclasses.fields(Config)}
     given = [name for name in UNUSED if getattr(config, name) != defaults[name]]
+    if config.map_source is not None and config.map_model != colorizer.Config():
+        given.append("map_model")  # another method draws, by default PatchCore
     if not given:
         return []
     notice = (
         f"{', '.join(given)}: not used, since guided attention leaves the classifier's weights as "
-        "they are; --attention layers trains them"
+        "they are (--attention layers trains them)"
     )
     say_once(f"notice: {notice}")
     return [notice]

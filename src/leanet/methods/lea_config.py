@@ -10,6 +10,7 @@ its log-odds; `--map_prior none` and `--preset paper` take that away.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -108,9 +109,11 @@ LAYERS_ONLY = (
     "strength_nonneg",
     "strength_lr_mult",
     "aan_weight",
+    "prior_pull",
     "num_outputs",
     "tries",
 )  # options without a meaning for guided attention
+GUIDED_ONLY = ("correction", "attention_temperature")  # and those without one for layers
 
 
 def resolve(config: Config) -> Config:
@@ -161,8 +164,7 @@ def in_timm(adn: str) -> bool:
 
 
 def _check_guided(config: Config) -> None:
-    defaults = {field.name: field.default for field in dataclasses.fields(Config)}
-    wrong = [name for name in LAYERS_ONLY if getattr(config, name) != defaults[name]]
+    wrong = _given(config, LAYERS_ONLY)
     if config.decide in ("fused", "aan"):
         wrong.append("decide")
     if wrong:
@@ -181,6 +183,11 @@ def _check_guided(config: Config) -> None:
 
 
 def _check_layers(config: Config) -> None:
+    if wrong := _given(config, GUIDED_ONLY):
+        raise ValueError(
+            f"{', '.join(wrong)}: attention in layers, the default without trained weights, has no "
+            "such choice; give the weights with --weights FILE, or add --attention guided"
+        )
     if config.aan in ("direct", "none") and config.decide == "aan":
         raise ValueError(f"aan {config.aan} has no head to decide; use --decide fused or adn")
     if not config.attention_sigmoid and config.aan != "direct":
@@ -192,3 +199,9 @@ def _check_layers(config: Config) -> None:
         raise ValueError(f"prior_pull {config.prior_pull}: give a number >= 0")
     if config.strength_nonneg and not config.learn_strength:
         raise ValueError("--strength_nonneg is about a learned strength; add --learn_strength")
+
+
+def _given(config: Config, names: Sequence[str]) -> list[str]:
+    """Those of the options that have another value than their default."""
+    defaults = {field.name: field.default for field in dataclasses.fields(Config)}
+    return [name for name in names if getattr(config, name) != defaults[name]]

@@ -83,7 +83,7 @@ class LEADetector(DetectorModule):
     def explain(self, image: Tensor) -> dict[str, Tensor]:
         """The repainted image, and per point p the attention map and the channel means of the
         features before and after it, at the resolution of their stage, and w as one pixel; of
-        guided attention also the evidence of each place, in log-odds."""
+        guided attention, which has no w, the evidence of each place, in log-odds."""
         _, output = self._run(image)
         pictures = self.map_model.explain(image)
         for k, point in enumerate(self.network.points):
@@ -123,7 +123,7 @@ class LEADetector(DetectorModule):
         return logits
 
     def strengths(self) -> dict[str, float]:
-        """w of every attention point."""
+        """w of every attention point; {} for guided attention, which has none."""
         return self.network.named_strengths()
 
     def extra(self) -> dict[str, Any]:

@@ -46,8 +46,8 @@ def measure_attention(
     maps: TrainingMaps,
     indices: tuple[int, ...],
 ) -> dict[str, Any]:
-    """What the attention does to the anomalous training images, which it is there for: strength,
-    mean and spatial SD of M at each point; {} if there are none."""
+    """What the attention does to the anomalous training images, which it is there for: strength
+    (not of guided attention), mean and spatial SD of M at each point; {} if there are none."""
     network.eval()
     indices = tuple(i for i in indices if data.labels[i] == ANOMALOUS)
     if not indices:
@@ -63,13 +63,11 @@ def measure_attention(
             means.setdefault(point, []).extend(flat.mean(dim=1).tolist())
             spreads.setdefault(point, []).extend(flat.std(dim=1, correction=0).tolist())
     strengths = network.named_strengths()
-    gate = {
-        f"A{point + 1}": {
-            "strength": strengths[f"A{point + 1}"],
-            "attention_mean": math.fsum(means[point]) / len(means[point]),
-            "attention_spatial_sd": math.fsum(spreads[point]) / len(spreads[point]),
-        }
-        for k, point in enumerate(network.points)
-    }
+    gate: dict[str, dict[str, float]] = {}
+    for point in network.points:
+        name = f"A{point + 1}"
+        gate[name] = {"strength": strengths[name]} if name in strengths else {}
+        gate[name]["attention_mean"] = math.fsum(means[point]) / len(means[point])
+        gate[name]["attention_spatial_sd"] = math.fsum(spreads[point]) / len(spreads[point])
     flat_points = [name for name, g in gate.items() if g["attention_spatial_sd"] < FLAT]
     return {"gate": gate, "flat_attention": flat_points}

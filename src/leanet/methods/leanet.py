@@ -27,6 +27,7 @@ from leanet.methods import guided, supervised
 from leanet.methods.choice import train_best
 from leanet.methods.extra import Extra
 from leanet.methods.given_maps import GivenMaps
+from leanet.methods.held_out import parts_of
 from leanet.methods.lea_config import PRESETS, Config, resolve
 from leanet.methods.lea_detector import LEADetector, Reader
 from leanet.methods.lea_measures import measure_attention, scores_on_maps
@@ -198,7 +199,7 @@ def begin(
     Raises:
         ValueError: options that contradict each other, one class only, weights that do not fit.
     """
-    rest, held = supervised.parts_of(config, fold, data, runtime, experience)
+    rest, held = parts_of(config, fold, data, runtime, experience)
     with runtime.seeded(*seed_names(config, fold.name), "adn"):
         network = build_network(config, data.img_size).to(runtime.device)
     in_chans = IN_CHANS[config.adn_input]
@@ -240,9 +241,8 @@ def train_prepared(
         remarks["threshold_in_sample"] = not held
     else:
         unseen, scores = experience.held_out
-    labels = [data.labels[i] for i in unseen]
-    parts: Scores = {name: scores[name] for name in ("adn", "aan", "map") if name in scores}
-    fusion = fit_fusion(parts, labels)
+    fusion, parts = _fused(scores, [data.labels[i] for i in unseen])
+    remarks["fusion_weights"] = dict(zip(fusion.names, fusion.weights, strict=True))
     detector = LEADetector(
         network,
         maps.model,
@@ -253,11 +253,16 @@ def train_prepared(
         decide=config.decide,
         network_size=data.img_size,
     )
-    remarks["fusion_weights"] = dict(zip(fusion.names, fusion.weights, strict=True))
-    fused = fuse(fusion, {name: torch.tensor(values) for name, values in parts.items()}).tolist()
-    parts = {"fused": fused, **parts}
     held_out = HeldOut(tuple(unseen), {"score": parts[config.decide], **parts})
     return Trained(detector.eval(), held_out, epochs, remarks)
+
+
+def _fused(scores: Scores, labels: Sequence[int]) -> tuple[Fusion, Scores]:
+    """The fusion of what held-out images were given, and all of that with the fused score."""
+    parts: Scores = {name: scores[name] for name in ("adn", "aan", "map") if name in scores}
+    fusion = fit_fusion(parts, labels)
+    fused = fuse(fusion, {name: torch.tensor(values) for name, values in parts.items()})
+    return fusion, {"fused": fused.tolist(), **parts}
 
 
 def _prior(config: Config, maps: TrainingMaps, normals: Sequence[int]) -> MapPrior | None:

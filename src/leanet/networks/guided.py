@@ -45,6 +45,7 @@ class GuidedNet(nn.Module):
 
     Attributes:
         points: of the pooled stages, as LEA-Net counts them (stride 8 is point 2, A3).
+        explained: the layers for class activation maps, which all lead to the logit directly.
         place_mean, place_sd: of the map's places on normal images.
 
     Raises:
@@ -80,6 +81,7 @@ class GuidedNet(nn.Module):
         last = len(adn.strides) - 1
         self.stages = [last - adn.strides[::-1].index(stride) for stride in strides]
         self.points = tuple(stride.bit_length() - 2 for stride in strides)
+        self.explained = tuple(f"stage{stage}" for stage in self.stages)
         self.temperature = temperature
         width = sum(adn.channels[stage] for stage in self.stages)
         for name in ("place_mean", "bias"):
@@ -148,20 +150,20 @@ class GuidedNet(nn.Module):
 
     def evidence(self, output: LEAOutput) -> Tensor:
         """What each place adds to the log-odds, beside what the map expects [B, 1, h, w]; its mean
-        is the correction without bias."""
+        is the correction without bias. A place without attention adds nothing."""
         widths = [f.shape[1] for f in output.after]
-        factors = torch.split(self.weight / self.feature_spread, widths)  # type: ignore[no-untyped-call]
-        means = torch.split(self.feature_mean, widths)  # type: ignore[no-untyped-call]
-        told = [
-            ((f - mean.view(-1, 1, 1)) * factor.view(-1, 1, 1)).sum(dim=1, keepdim=True)
-            for f, mean, factor in zip(output.after, means, factors, strict=True)
-        ]
+        factors = torch.split(self.weight / self.feature_spread, widths)
+        means = torch.split(self.feature_mean, widths)
+        told = []
+        for f, m, mean, factor in zip(output.after, output.attention, means, factors, strict=True):
+            usual = m / m.mean(dim=(2, 3), keepdim=True) * mean.view(-1, 1, 1)
+            told.append(((f - usual) * factor.view(-1, 1, 1)).sum(dim=1, keepdim=True))
         size = told[0].shape[-2:]
         return torch.stack([_enlarge(one, size) for one in told]).sum(dim=0)
 
     def named_strengths(self) -> dict[str, float]:
-        """How far the attention counts at each point: M has mean 1, so it is 1."""
-        return {f"A{p + 1}": 1.0 for p in self.points}
+        """None: M itself multiplies."""
+        return {}
 
 
 def pool(features: Sequence[Tensor]) -> Tensor:

@@ -74,7 +74,7 @@ def fit_correction(
         raise ValueError(f"strength must be > 0, got {strength}")
     normal = phi[truth == NORMAL]
     mean, sd = normal.mean(axis=0), normal.std(axis=0)
-    spread = np.maximum(sd, max(FLAT * float(sd.mean()), np.finfo(np.float32).tiny))
+    spread = np.maximum(sd, FLAT * _usual_spread(sd, phi))
     spread = spread * np.sqrt(phi.shape[1])
     trust, weight, bias = _solve(z, (phi - mean) / spread, truth, strength)
     return Correction(trust, mean, spread, weight, bias)
@@ -109,6 +109,16 @@ def cross_corrected(
         fitted = fit_correction(z[rest], phi[rest], truth[rest], strength=strength)
         scores[asked] = fitted(z[asked], phi[asked])
     return scores
+
+
+def _usual_spread(sd: FloatArray, phi: FloatArray) -> float:
+    """The mean SD of the normal images' features; where they are all equal that of all images,
+    then 1. What float32 cannot resolve is zero, as in `leanet.ops.fusion.spread_of`."""
+    tiny = float(np.finfo(np.float32).eps) * float(np.abs(phi).max())
+    for usual in (float(sd.mean()), float(phi.std(axis=0).mean())):
+        if usual > tiny:
+            return usual
+    return 1.0
 
 
 def _solve(

@@ -96,6 +96,7 @@ def recipe(settled: Settled2) -> leanet.Config:
     return leanet.Config(
         attention="layers",
         map_prior="none",
+        val_anomalous="always",
         adn=settled.adn,
         adn_input=settled.adn_input,
         aan=settled.aan,

@@ -3,7 +3,8 @@
 `gallery.safetensors` of a fold holds raw arrays for some of its test images. Here the most telling
 ones are chosen: errors first, then the ends of the ranking and what lies next to the threshold. All
 maps of a page share one color scale, with the outline of the mask where there is one; attention is
-drawn on 0..1, and the features before and after an attention point share the scale of both.
+drawn on 0..1 or, where it may be higher, on one scale too, as is the evidence of the places; the
+features before and after an attention point share the scale of both.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
 
+from leanet.ops.colormap import colored
 from leanet.ops.covered import GREY, Box, covered_box, greyed, inside
 from leanet.report import pictures
-from leanet.report.pictures import ATTENTION_COLORS, FEATURE_COLORS, MAP_COLORS
+from leanet.report.pictures import ATTENTION_COLORS, FEATURE_COLORS, MAP_COLORS, SIGNED_COLORS
 from leanet.report.run import Part, Run, Trial
 
 MOST_CARDS = 24
@@ -32,6 +34,8 @@ MAP_PICTURES = ("image", "repainted", "reconstruction", "map")
 EXAMPLES = (2, 1)  # anomalous and normal images in the attention view
 EXAMPLE_PICTURES = ("image", "map", "overlay")
 ATTENTION = "attention "  # arrays "attention A4", "before A4", "after A4"
+EVIDENCE = "evidence"  # of guided attention, in log-odds
+MOST_SHOWN = 0.998  # quantile that ends a scale whose values have no natural end
 GRIDS = {  # attention that a map is made of, at its own grid
     "attention": "attention",
     "attention_normal": "attention: normal",
@@ -40,6 +44,13 @@ GRIDS = {  # attention that a map is made of, at its own grid
 FINE_SCALE = 10.0  # maps whose scale ends below this have three decimals
 
 Arrays = dict[str, NDArray[Any]]
+
+
+class Scales(NamedTuple):
+    """Where the scales of a page end: of M, and of the evidence on both sides of 0."""
+
+    attention: float = 1.0
+    evidence: float = 0.0
 
 
 class Shown(NamedTuple):
@@ -70,7 +81,8 @@ class Card(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class PointView:
-    """An attention point of one image: features before, M, features after."""
+    """An attention point of one image: features before, M, features after; w is NaN where it is
+    not known or there is none."""
 
     name: str
     strength: float
@@ -127,11 +139,15 @@ def map_top(run: Run, shown: Sequence[Shown]) -> float:
     if given:
         return float(given)
     maps = [covered_map(s) for s in shown if "map" in s.arrays]
-    top = float(np.quantile(np.stack(maps), 0.998)) if maps else 0.0
-    if top <= 0:
-        return 1.0
-    step = 10.0 ** (math.floor(math.log10(top)) - 1)
-    return math.ceil(top / step) * step
+    return _top(maps) or 1.0
+
+
+def scales(shown: Sequence[Shown]) -> Scales:
+    """M on 0..1 unless it exceeds 1 anywhere; both scales end where `map_top` would end."""
+    planes = [(name, plane) for s in shown for name, plane in s.arrays.items()]
+    attention = [plane for name, plane in planes if name.startswith(ATTENTION)]
+    evidence = [np.abs(plane) for name, plane in planes if name == EVIDENCE]
+    return Scales(max(1.0, _top(attention)), _top(evidence))
 
 
 def map_low(run: Run) -> float:
@@ -166,9 +182,12 @@ def has_masks(shown: Sequence[Shown]) -> bool:
     return any(s.arrays["mask"].any() for s in shown if "mask" in s.arrays)
 
 
-def cards(shown: Sequence[Shown], top: float, low: float = 0.0) -> list[Card]:
+def cards(
+    shown: Sequence[Shown], top: float, low: float = 0.0, ends: Scales | None = None
+) -> list[Card]:
     """The pictures of each image."""
-    return [Card(s.image, [*_photos(s, top, low), *_attention(s)]) for s in shown]
+    ends = ends or scales(shown)
+    return [Card(s.image, [*_photos(s, top, low), *_attention(s, ends)]) for s in shown]
 
 
 def typical(shown: Sequence[Shown], top: float, low: float = 0.0) -> list[Card]:
@@ -184,11 +203,14 @@ def typical(shown: Sequence[Shown], top: float, low: float = 0.0) -> list[Card]:
     ]
 
 
-def examples(run: Run, shown: Sequence[Shown], top: float, low: float = 0.0) -> list[Example]:
+def examples(
+    run: Run, shown: Sequence[Shown], top: float, low: float = 0.0, ends: Scales | None = None
+) -> list[Example]:
     """Some anomalous images and a normal one with every attention point, before and after.
 
     The anomalous ones have the highest scores, the normal one the middle score of its kind.
     """
+    ends = ends or scales(shown)
     strengths = {part.name: part.remarks.get("gate", {}) for part in run.tested_parts}
     explained = [s for s in shown if any(name.startswith(ATTENTION) for name in s.arrays)]
     explained.sort(key=lambda s: -s.image.scores["score"])
@@ -199,7 +221,7 @@ def examples(run: Run, shown: Sequence[Shown], top: float, low: float = 0.0) -> 
         Example(
             s.image,
             [p for p in _photos(s, top, low) if p.name in EXAMPLE_PICTURES],
-            _points(s, strengths[s.image.fold]),
+            _points(s, strengths[s.image.fold], ends),
         )
         for s in (*anomalous[: EXAMPLES[0]], *middle[: EXAMPLES[1]])
     ]
@@ -267,13 +289,27 @@ def _outlined_uri(picture: pictures.RGB, shown: Shown) -> str:
     return pictures.photo_uri(picture)
 
 
-def _attention(shown: Shown) -> list[Picture]:
+def _top(planes: Sequence[NDArray[Any]]) -> float:
+    """A value that 99.8 % of all cells do not reach, rounded up to two digits; 0 for nothing."""
+    values = np.concatenate([plane.ravel() for plane in planes]) if planes else np.zeros(1)
+    top = float(np.quantile(values, MOST_SHOWN))
+    if top <= 0:
+        return 0.0
+    step = 10.0 ** (math.floor(math.log10(top)) - 1)
+    return math.ceil(top / step) * step
+
+
+def _attention(shown: Shown, ends: Scales) -> list[Picture]:
     found = []
     for name, array in shown.arrays.items():
         note = f"{array.min():.3f} to {array.max():.3f}"
         if name.startswith(ATTENTION):
-            uri = _exact(array[0], 0, 1, ATTENTION_COLORS)
+            uri = _exact(array[0], 0, ends.attention, ATTENTION_COLORS)
             found.append(Picture(name, uri, note, exact=True))
+        elif name == EVIDENCE:
+            share = 0.5 + array[0] / (2 * ends.evidence or 1.0)
+            uri = pictures.exact_uri(colored(share, SIGNED_COLORS))
+            found.append(Picture(name, uri, f"mean {array.mean():+.2f}", exact=True))
         elif name in GRIDS:
             image = pictures.to_rgb(shown.arrays["image"])
             laid = pictures.tinted(image, array[0], 0, 1, ATTENTION_COLORS)
@@ -284,7 +320,7 @@ def _attention(shown: Shown) -> list[Picture]:
     return found
 
 
-def _points(shown: Shown, gate: dict[str, Any]) -> list[PointView]:
+def _points(shown: Shown, gate: dict[str, Any], ends: Scales) -> list[PointView]:
     views = []
     for key in shown.arrays:
         if not key.startswith(ATTENTION):
@@ -300,7 +336,7 @@ def _points(shown: Shown, gate: dict[str, Any]) -> list[PointView]:
                 name=name,
                 strength=gate.get(name, {}).get("strength", math.nan),
                 before=before_uri,
-                attention=_exact(attention, 0, 1, ATTENTION_COLORS),
+                attention=_exact(attention, 0, ends.attention, ATTENTION_COLORS),
                 after=after_uri,
                 low=low,
                 high=high,

@@ -52,7 +52,7 @@ def render(run: Run, baseline: Run | None = None) -> str:
         columns=_columns(summary),
         pixels=pixel_tables(run),
         compared=tables.COLUMNS,
-        explained=tables.EXPLAINED,
+        explained=tables.explained(run),
         warnings=details.warnings(run, summary),
         worth_knowing=details.worth_knowing(run),
         facts=_facts(run),
@@ -179,16 +179,17 @@ def _pictures(run: Run) -> dict[str, Any]:
     ]
     s = sum(divisors) / len(divisors) if divisors else None
     top = max(gallery.map_top(run, shown), s or 0.0)  # s of the folds lies on the scale
-    low = gallery.map_low(run)
+    low, ends = gallery.map_low(run), gallery.scales(shown)
     top = top if top > low else low + 1.0
     return {
-        "cards": gallery.cards(chosen, top, low),
+        "cards": gallery.cards(chosen, top, low, ends),
         "typical": gallery.typical(shown, top, low),
-        "examples": gallery.examples(run, shown, top, low),
+        "examples": gallery.examples(run, shown, top, low, ends),
         "has_maps": any("map" in s.arrays for s in shown),
         "has_grids": gallery.has_grids(chosen),
         "has_masks": gallery.has_masks(chosen),
         "has_border": any(s.border for s in shown),
+        "ends": ends,
         "map_low": low,
         "map_top": top,
         "map_digits": gallery.map_digits(top),
@@ -200,6 +201,7 @@ def _pictures(run: Run) -> dict[str, Any]:
             "map": Markup(pictures.gradient(pictures.MAP_COLORS)),
             "attention": Markup(pictures.gradient(pictures.ATTENTION_COLORS)),
             "features": Markup(pictures.gradient(pictures.FEATURE_COLORS)),
+            "evidence": Markup(pictures.gradient(pictures.SIGNED_COLORS)),
         },
     }
 

@@ -17,10 +17,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from leanet.ops.colormap import colored
+
 Plane = NDArray[np.floating[Any]]
 RGB = NDArray[np.uint8]
 
 MAP_COLORS, ATTENTION_COLORS, FEATURE_COLORS = "inferno", "viridis", "cividis"
+SIGNED_COLORS = "signed"  # of leanet.ops.colormap
 MOST_PIXELS = 192  # side of a picture in the page; larger ones are reduced
 OPACITY = 0.75  # of an overlay at the upper end of its scale
 JPEG_QUALITY = 85
@@ -97,7 +100,11 @@ def gradient(colors: str, steps: int = 16) -> str:
     >>> gradient("gray", steps=2)
     'linear-gradient(to right, rgb(0 0 0), rgb(255 255 255))'
     """
-    stops = colormaps[colors](np.linspace(0, 1, steps), bytes=True)[:, :3].tolist()
+    shares = np.linspace(0, 1, steps)
+    if colors == SIGNED_COLORS:
+        stops = colored(shares, colors).tolist()
+    else:
+        stops = colormaps[colors](shares, bytes=True)[:, :3].tolist()
     listed = ", ".join("rgb({} {} {})".format(*stop) for stop in stops)
     return f"linear-gradient(to right, {listed})"
 

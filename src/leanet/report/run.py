@@ -145,6 +145,11 @@ class Run:
         return (decides, *others)
 
     @property
+    def is_guided(self) -> bool:
+        """Whether this is a LEA-Net with guided attention."""
+        return "correction" in self.final.remarks
+
+    @property
     def decides(self) -> str:
         """The output whose value is the score; "score" when there is no other."""
         thresholds = self.final.thresholds  # none where no class is known to be normal

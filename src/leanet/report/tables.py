@@ -41,15 +41,21 @@ EXPLAINED = {
     "fused": "weighted sum of the outputs below, weights from held-out images",
     "adn": "the classifier, its features steered by the attention",
     "aan": "the attention network's own head: it sees the map only",
-    "map": "mean of the anomaly map: knows normal images only",
+    "map": "what the anomaly map alone says: knows normal images only",
     "normalized": "the score from 0 to 1: 0.5 is the 0.99 quantile of held-out normal images",
     "classifier": "logit of anomalous, learned from a few labeled images",
 }
+GUIDED = "the map's own score, corrected by features of the places that the map points at"
 _SUMMARY_WIDTHS = (9, 15)  # of the label and of each column, in characters
 _PAIRED_WIDTHS = (13, 17)
 WHOLE_FROM = 1000.0  # from here on quantities are told as whole numbers
 MOST_DECIMALS = 6  # smaller ones have an exponent
 _IN_TERMINAL = ("auroc", "average_precision", "f1", "f1_at_half", "recall", "overkill")
+
+
+def explained(run: Run) -> dict[str, str]:
+    """What each output of this run is."""
+    return EXPLAINED | ({"adn": GUIDED} if run.is_guided else {})
 
 
 class OutputRow(NamedTuple):
