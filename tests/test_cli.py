@@ -307,7 +307,7 @@ def test_the_command_line_wins_over_the_file(call: Call, tmp_path: Path) -> None
 
 def test_the_paper_preset_changes_defaults_and_an_explicit_flag_wins(call: Call) -> None:
     plain, paper = effective(call, "leanet"), effective(call, "leanet", "--preset=paper")
-    assert (plain["decide"], paper["decide"]) == ("fused", "adn")
+    assert (plain["decide"], paper["decide"]) == ("auto", "adn")
     assert (plain["map_mode"], paper["map_mode"]) == ("out_of_fold", "in_sample")
     assert paper["map_model"]["base"] == 64  # type: ignore[index]
     words = ["--preset", "paper", "--lr=0.25", "--map_model.base=16"]

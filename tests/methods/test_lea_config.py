@@ -58,15 +58,15 @@ def test_auto_is_guided_where_the_classifier_has_trained_weights(
 @pytest.mark.parametrize(
     ("options", "decide"),
     [
-        ({}, "adn"),
+        ({}, "fused"),
         ({"map_prior": "none"}, "fused"),
         ({"map_prior": "none", "decide": "aan"}, "aan"),
-        ({"decide": "fused"}, "fused"),
+        ({"decide": "adn"}, "adn"),
         (FILE, "adn"),
         ({**FILE, "decide": "adn"}, "adn"),
     ],
 )
-def test_the_classifier_decides_where_it_begins_with_the_map(
+def test_guided_attention_decides_alone_and_layers_by_the_fusion_of_all(
     options: dict[str, Any], decide: str
 ) -> None:
     assert made(**options).decide == decide

@@ -59,7 +59,7 @@ def test_all_single_scores_are_reported(trained: Trained, image: torch.Tensor) -
     singles = {name: prediction.parts[name] for name in ("adn", "aan", "map")}
     assert detector.fusion is not None
     assert torch.equal(prediction.parts["fused"], fuse(detector.fusion, singles))
-    assert torch.equal(prediction.score, prediction.parts["adn"])
+    assert torch.equal(prediction.score, prediction.parts["fused"])
     assert set(trained.held_out.scores) == {"score", "fused", "adn", "aan", "map"}
 
 

@@ -203,7 +203,10 @@ def _map_options(cell: Cell) -> Any:
     config = cell.row.config
     if not isinstance(config, leanet.Config):
         return None
-    config = resolve(config)
+    try:
+        config = resolve(config)
+    except ValueError:
+        return None  # the cell itself says what is wrong, and stops no other
     return own_config(config.map_source, config.map_model, config.map_options)
 
 

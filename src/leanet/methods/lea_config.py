@@ -78,8 +78,8 @@ class Config(map_options.Config):
     aan_weight: float = option(1.0, "weight of the attention network's own loss; 0 = ADN only")
     decide: Literal["auto", "fused", "adn", "aan"] = option(
         "auto",
-        "which output is the score; all of them are reported; auto = adn where it begins with the "
-        "map (map_prior), else their fusion",
+        "which output is the score; all of them are reported; auto = adn of guided attention, else "
+        "the fusion of all",
     )
 
 
@@ -130,7 +130,7 @@ def resolve(config: Config) -> Config:
     )
     changed: dict[str, Any] = {"attention": "guided" if guided else "layers"}
     if config.decide == "auto":
-        changed["decide"] = "fused" if config.map_prior == "none" else "adn"
+        changed["decide"] = "adn" if guided else "fused"
     if guided:
         _check_guided(config)
         changed |= _own_backbone(config)

@@ -38,7 +38,7 @@ COLUMNS = {
 COMPARED = ("auroc", "average_precision", "f1")
 EXPLAINED = {
     "score": "the detector's score",
-    "fused": "weighted sum of the outputs below, weights from held-out images",
+    "fused": "weighted sum of the other outputs, weights from held-out images",
     "adn": "the classifier, its features steered by the attention",
     "aan": "the attention network's own head: it sees the map only",
     "map": "what the anomaly map alone says: knows normal images only",

@@ -102,6 +102,8 @@ def variant_names(options: Sequence[Mapping[str, Any]]) -> list[str]:
     ['ratio 8', 'ratio 16']
     """
     keys = [key for key in differing_keys(options) if not key.startswith("map_model.")]
+    if "method" in keys:  # `attention` of a classifier and of LEA-Net are two things
+        keys = [key for key in keys if key != "attention"]
     names = []
     for one in options:
         new = [
