@@ -247,9 +247,8 @@ def test_the_remarks_tell_what_was_added_and_held_out_images_stay_real(
     (told,) = trained.remarks["extra"]
     assert told["images"]["synthetic-color"] == 3
     assert 0 < told["share"] <= 0.25
-    assert (
-        sum(trained.remarks["trained_on"].values()) == 20
-    )  # real ones: four good ones are held out
+    num_real = sum(trained.remarks["trained_on"].values())
+    assert num_real == 20  # four good ones are held out
 
 
 def test_normal_images_alone_are_enough_and_give_a_threshold(

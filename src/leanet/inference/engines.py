@@ -70,14 +70,16 @@ def divided(whole: Run, single: Callable[[], Run], threads: int) -> Run:
 
 
 def open_onnx(file: Path) -> Session:
-    """An ONNX file in ONNX Runtime."""
+    """An ONNX file in ONNX Runtime. It is read once: who writes another one in its place changes
+    nothing here."""
     runtime = need("onnxruntime")
+    model = file.read_bytes()
 
     def opened(threads: int) -> Any:
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3  # errors
-        return runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     def run_of(session: Any) -> Run:
         names = [output.name for output in session.get_outputs()]
