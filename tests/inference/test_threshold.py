@@ -166,8 +166,8 @@ def test_a_run_of_the_original_programs_is_read_and_takes_a_value(tmp_path: Path
         ({"max_miss": 5.0}, "a share in"),
         ({"cost": "miss=5"}, "--cost miss=5 lacks false_alarm; give what a miss and a false alarm"),
         (
-            {"cost": {"mis": 5.0}},
-            "--cost mis=5 lacks miss and false_alarm and has mis, which",
+            {"cost": {"fn": 5.0}},
+            "--cost fn=5 lacks miss and false_alarm and has fn, which",
         ),
         ({"cost": "cheap"}, "name=number"),
         ({"review": "none of it"}, "name=number"),
