@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from leanet.data.few import in_turns
 from leanet.records import ANOMALOUS, Sample
 
 
@@ -44,23 +44,15 @@ def draw_weak(
             f"a share of {fraction} of the anomalous images as weak labels is not possible; give "
             "more than 0 and at most 1, e.g. 0.02"
         )
-    by_kind: dict[str, list[int]] = defaultdict(list)
-    for index in sorted(candidates, key=lambda index: samples[index].path):
-        if samples[index].label == ANOMALOUS:
-            by_kind[samples[index].kind].append(index)
-    if not by_kind:
+    defects = [index for index in candidates if samples[index].label == ANOMALOUS]
+    if not defects:
         raise ValueError(
             f"weak labels need anomalous images, and none of these {len(candidates)} is one; "
             "give some, or choose a method that learns from normal images alone"
         )
     anomalous = sum(sample.label == ANOMALOUS for sample in samples)
     count = math.ceil(round(fraction * anomalous, 9))  # 0.07 * 100 is a little more than 7
-    rng = np.random.default_rng(seed)
-    kinds = [by_kind[kind] for kind in rng.permutation(sorted(by_kind)).tolist()]
-    shuffled = [rng.permutation(kind).tolist() for kind in kinds]
-    rounds = range(max(map(len, shuffled)))
-    in_turn = [kind[k] for k in rounds for kind in shuffled if k < len(kind)]
-    return tuple(sorted(in_turn[:count]))
+    return tuple(sorted(in_turns(defects, samples, np.random.default_rng(seed))[:count]))
 
 
 def move_weak(

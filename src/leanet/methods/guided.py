@@ -19,7 +19,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from leanet.data.cache import images_in_unit_range
 from leanet.data.folds import split_parts
@@ -27,7 +26,7 @@ from leanet.methods import colorizer, supervised
 from leanet.methods.extra import Extra, extra_labels, extra_sources, joined
 from leanet.methods.given_maps import GivenMaps
 from leanet.methods.held_out import parts_of
-from leanet.methods.lea_config import Config
+from leanet.methods.lea_config import Config, given_of
 from leanet.methods.lea_detector import LEADetector, Reader
 from leanet.methods.lea_measures import measure_attention
 from leanet.methods.map_models import TrainingMaps, chunks, training_maps
@@ -176,15 +175,10 @@ def prepared_network(
     normals = [i for i in fold.train if data.labels[i] == NORMAL]
     drawn = [maps.maps.take(chosen) for chosen in chunks(normals)]
     network.prior.fit(torch.cat([network.prior.score(one) for one in drawn]))
-    network.get_used_to(torch.cat([_places(network, one, data.img_size) for one in drawn]))
+    with torch.inference_mode():  # a black image tells the grid of the attention
+        first = network.look(drawn[0].new_zeros(1, 3, data.img_size, data.img_size))[0]
+    network.get_used_to(torch.cat([network.places(one, first).flatten(1) for one in drawn]))
     return network
-
-
-@torch.inference_mode()
-def _places(network: GuidedNet, drawn: Tensor, img_size: int) -> Tensor:
-    """Network maps [B, 1, S, S] on the grid of the attention, [B, h w]."""
-    black = drawn.new_zeros(1, 3, img_size, img_size)
-    return network.places(drawn, network.look(black)[0]).flatten(1)
 
 
 def _require_normals(samples: Sequence[Sample]) -> None:
@@ -218,8 +212,7 @@ def _held_out(config: Config, described: Described, data: Material, seed: int) -
 
 def _notices(config: Config) -> list[str]:
     """Which options of training were given in vain."""
-    defaults = {field.name: field.default for field in dataclasses.fields(Config)}
-    given = [name for name in UNUSED if getattr(config, name) != defaults[name]]
+    given = given_of(config, UNUSED)
     if config.map_source is not None and config.map_model != colorizer.Config():
         given.append("map_model")  # another method draws, by default PatchCore
     if not given:

@@ -164,7 +164,7 @@ def in_timm(adn: str) -> bool:
 
 
 def _check_guided(config: Config) -> None:
-    wrong = _given(config, LAYERS_ONLY)
+    wrong = given_of(config, LAYERS_ONLY)
     if config.decide in ("fused", "aan"):
         wrong.append("decide")
     if wrong:
@@ -183,7 +183,7 @@ def _check_guided(config: Config) -> None:
 
 
 def _check_layers(config: Config) -> None:
-    if wrong := _given(config, GUIDED_ONLY):
+    if wrong := given_of(config, GUIDED_ONLY):
         raise ValueError(
             f"{', '.join(wrong)}: attention in layers, the default without trained weights, has no "
             "such choice; give the weights with --weights FILE, or add --attention guided"
@@ -201,7 +201,7 @@ def _check_layers(config: Config) -> None:
         raise ValueError("--strength_nonneg is about a learned strength; add --learn_strength")
 
 
-def _given(config: Config, names: Sequence[str]) -> list[str]:
+def given_of(config: Config, names: Sequence[str]) -> list[str]:
     """Those of the options that have another value than their default."""
     defaults = {field.name: field.default for field in dataclasses.fields(Config)}
     return [name for name in names if getattr(config, name) != defaults[name]]
