@@ -24,14 +24,13 @@ from leanet.data.cache import images_in_unit_range
 from leanet.data.folds import split_parts
 from leanet.methods import colorizer, supervised
 from leanet.methods.extra import Extra, extra_labels, extra_sources, joined
-from leanet.methods.given_maps import GivenMaps
 from leanet.methods.held_out import parts_of
 from leanet.methods.lea_config import Config, given_of
 from leanet.methods.lea_detector import LEADetector, Reader
 from leanet.methods.lea_measures import measure_attention
 from leanet.methods.map_models import TrainingMaps, chunks, training_maps
 from leanet.methods.map_options import make_prior, steps_of
-from leanet.methods.map_sources import describe, find_source
+from leanet.methods.map_sources import describe, find_source, refuse_extras
 from leanet.methods.recipe import Experience, HeldOut, Material, Trained
 from leanet.methods.supervised import Normalize, seed_names
 from leanet.networks.guided import GuidedNet, pool
@@ -86,11 +85,7 @@ def train(
     source = find_source(config.map_source, config.map_model, data, runtime, config.map_options)
     source = dataclasses.replace(source, steps=steps_of(config))
     extras = supervised.extras_of(config, fold, rest, data, folder, runtime)
-    if extras and isinstance(source.fixed, GivenMaps):
-        raise ValueError(
-            f"--map_source {config.map_source} has no maps of synthetic or generated images; leave "
-            "one of them out, or let a map model draw the maps"
-        )
+    refuse_extras(source, config.map_source, extras)
     maps = training_maps(source, config.map_mode, fold, data, folder, runtime, extras)
     network = prepared_network(config, fold, data, maps, runtime)
     reader = Reader(Normalize(config.mean, config.std), "image").to(runtime.device)

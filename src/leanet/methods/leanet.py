@@ -26,14 +26,13 @@ from torch import Tensor, nn
 from leanet.methods import guided, supervised
 from leanet.methods.choice import train_best
 from leanet.methods.extra import Extra
-from leanet.methods.given_maps import GivenMaps
 from leanet.methods.held_out import parts_of
 from leanet.methods.lea_config import PRESETS, Config, resolve
 from leanet.methods.lea_detector import LEADetector, Reader
 from leanet.methods.lea_measures import measure_attention, scores_on_maps
 from leanet.methods.map_models import TrainingMaps, chunks, training_maps
 from leanet.methods.map_options import make_prior, steps_of
-from leanet.methods.map_sources import describe, find_source, rebuild
+from leanet.methods.map_sources import describe, find_source, rebuild, refuse_extras
 from leanet.methods.recipe import (
     Experience,
     HeldOut,
@@ -129,11 +128,7 @@ def train(
     source = find_source(config.map_source, config.map_model, data, runtime, config.map_options)
     begun = begin(config, fold, data, runtime, experience)
     extras = supervised.extras_of(config, fold, begun.rest, data, folder, runtime)
-    if extras and isinstance(source.fixed, GivenMaps):
-        raise ValueError(
-            f"--map_source {config.map_source} has no maps of synthetic or generated images; leave "
-            "one of them out, or let a map model draw the maps"
-        )
+    refuse_extras(source, config.map_source, extras)
     source = dataclasses.replace(source, steps=steps)
     maps = training_maps(source, config.map_mode, fold, data, folder, runtime, extras)
     prepared = Prepared(begun, maps, describe(source, maps.model), extras=extras)

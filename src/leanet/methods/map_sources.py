@@ -125,6 +125,15 @@ def map_method(place: str) -> MapMethod:
     return MapMethod(place)
 
 
+def refuse_extras(source: MapSource, place: str | None, extras: Sequence[object]) -> None:
+    """Raise ValueError where maps are files, and there are images that nobody has drawn one of."""
+    if extras and isinstance(source.fixed, GivenMaps):
+        raise ValueError(
+            f"--map_source {place} has no maps of synthetic or generated images; leave one of them "
+            "out, or let a map model draw the maps"
+        )
+
+
 def describe(source: MapSource, model: DetectorModule) -> dict[str, Any]:
     """What `rebuild` needs to build the model again (JSON)."""
     if isinstance(model, GivenMaps):
