@@ -36,7 +36,8 @@ def impute(
 
     `noise` is the SD of what is added to them, drawn on the CPU from `generator`; results may leave
     [0, 1] by that much. Every plane is solved until its residual is below `tolerance` times what it
-    was with the removed pixels black.
+    was with the removed pixels black, or by the first guess, whichever is more: where all around is
+    black, black is the answer and leaves no residual.
 
     Raises ValueError for other shapes, an image without a kept pixel, noise without a generator,
     or a solution that is not reached in `max_iterations`.
@@ -67,7 +68,7 @@ def _solve(
     residual = source + _neighbors(x) * gone - degree * x
     z = residual * inverse
     direction, rz = z.clone(), _dot(residual, z)
-    enough = tolerance**2 * _dot(source, source * inverse)
+    enough = tolerance**2 * torch.maximum(_dot(source, source * inverse), rz)
     for _ in range(limit):
         going = rz > enough
         if not going.any():
