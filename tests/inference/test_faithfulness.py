@@ -151,14 +151,19 @@ def test_samples_are_drawn_evenly_over_kinds(make_patches: Callable[..., list[Sa
 
 
 def test_earlier_results_and_unreadable_images_are_refused(
-    make_looker: Callable[..., Subject], patches: list[Sample], tmp_path: Path
+    make_looker: Callable[..., Subject],
+    patches: list[Sample],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     measured(make_looker(), patches[:2], tmp_path / "out")
     with pytest.raises(ValueError, match="holds earlier results"):
         measured(make_looker(), patches[:2], tmp_path / "out")
     patches[0].path.write_bytes(b"no image")
-    with pytest.raises(UnreadableImagesError):
-        measured(make_looker(), patches[:2], tmp_path / "new")
+    with monkeypatch.context() as nothing_is_measured:
+        nothing_is_measured.setattr("leanet.inference.faithfulness._measure", None)
+        with pytest.raises(UnreadableImagesError):
+            measured(make_looker(), patches[:2], tmp_path / "new")
     told = list[str]()
     faithfulness(
         make_looker(),

@@ -233,6 +233,44 @@ def test_a_picture_gets_the_same_score_alone_and_in_a_batch(
     torch.testing.assert_close(trained.detector(image).score, alone, rtol=1e-4, atol=1e-4)
 
 
+@torch.inference_mode()
+def test_features_that_both_read_are_computed_once(
+    trained: Trained, image: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector = trained.detector
+    assert isinstance(detector, LEADetector)
+    assert detector.one_look
+    once = detector(image)
+    monkeypatch.setattr(detector, "one_look", False)
+    twice = detector(image)
+    torch.testing.assert_close(once.map, twice.map, rtol=1e-4, atol=1e-4)
+    for name, score in twice.parts.items():
+        torch.testing.assert_close(once.parts[name], score, rtol=1e-4, atol=1e-4)
+    monkeypatch.setattr(detector, "one_look", True)
+    monkeypatch.setattr(detector.map_model, "see", None)  # the map model looks no more
+    assert torch.equal(detector(image).score, once.score)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"map_options": {"coreset": 0.2, "crop": "center"}},
+        {"map_options": {"coreset": 0.2, "mean": [0.5, 0.5, 0.5]}},
+        {"map_options": {"coreset": 0.2, "pretrained": False, "weights": None}},
+        {"map_options": {"coreset": 0.2, "feature_indices": [1, 2]}},
+        {"map_source": "padim", "map_options": {"backbone": BACKBONE, "pretrained": False}},
+        {"map_source": "colorizer", "map_options": {"epochs": 1, "base": 4}},
+    ],
+    ids=["crop", "mean", "weights", "levels", "padim", "colorizer"],
+)
+def test_map_models_that_see_something_else_look_for_themselves(
+    options: dict[str, Any], data: Material, weights: str
+) -> None:
+    made = train(data, weights, defects=3, normals=8, options=options).detector
+    assert isinstance(made, LEADetector)
+    assert not made.one_look
+
+
 @pytest.fixture
 def few_synthetic(monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight synthetic anomalies, and as many normal counterparts."""

@@ -132,26 +132,34 @@ def faithfulness(  # noqa: PLR0913 - the options of a verb, by name
     """Measure on up to `settings.num` of the samples, drawn evenly over labels and kinds.
 
     Raises:
-        UnreadableImagesError: without `skip_bad`, after all other images have been measured.
+        UnreadableImagesError: without `skip_bad`, before anything is measured, which takes long.
         ValueError: no samples, earlier results in `out`, or impossible settings.
     """
     how = settings or Settings()
     refuse_earlier(out, (TABLE, FACTS), overwrite=overwrite)
     chosen = stratified(samples, how.num, how.seed)
     by_path = {one.path: one for one in chosen}
-    found, bad = _Collected(), list[UnreadableImageError]()
     paths = [one.path for one in chosen]
+    if not skip_bad:
+        _require_readable(paths, subject.img_size)
+    found, bad = _Collected(), list[UnreadableImageError]()
     with Progress("measuring maps", total=len(chosen)) as bar:
         for loaded in stream(paths, subject.img_size, batch_size=how.batch_size, bad=bad):
             own = [by_path[path] for path in loaded.paths]
             _measure(subject, loaded.image.to(device), own, how, found)
             bar.advance(steps=len(found.samples) + len(bad) - bar.done)
-    if bad and not skip_bad:
-        raise UnreadableImagesError(bad)
     tell_left_out(bad, tell)
     rows = _rows(found, how)
     _write(out, rows, found, how, subject)
     return rows
+
+
+def _require_readable(paths: Sequence[Path], img_size: int) -> None:
+    bad: list[UnreadableImageError] = []
+    for _ in stream(paths, img_size, batch_size=1, bad=bad):
+        pass
+    if bad:
+        raise UnreadableImagesError(bad)
 
 
 def stratified(samples: Sequence[Sample], num: int, seed: int) -> list[Sample]:

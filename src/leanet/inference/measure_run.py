@@ -50,7 +50,7 @@ def measure_run(  # noqa: PLR0913 - the options of a verb, by name
     them as text.
 
     Raises:
-        UnreadableImagesError: without `skip_bad`, after all other images have been measured.
+        UnreadableImagesError: without `skip_bad`; for the faithfulness before it is measured.
         ValueError: no masks where they are asked for, or earlier results in `out`.
     """
     true = _true_class(explainer)

@@ -34,6 +34,7 @@ from leanet.methods.map_sources import describe, find_source, refuse_extras
 from leanet.methods.recipe import Experience, HeldOut, Material, Trained
 from leanet.methods.supervised import Normalize, seed_names
 from leanet.networks.guided import GuidedNet, pool
+from leanet.networks.leanet import LEAOutput
 from leanet.networks.prior import MapPrior
 from leanet.ops.correction import cross_corrected, fit_correction
 from leanet.progress import say_once
@@ -102,6 +103,7 @@ def train(
         decide="adn",
         network_size=data.img_size,
     )
+    detector.one_look = detector.sees_the_same()
     remarks = {
         **maps.remarks,
         **measure_attention(network, reader, data, maps, rest),
@@ -131,11 +133,10 @@ def describe_images(
     prior, features = [], []
     for chosen in chunks(numbers):
         image, drawn = images_in_unit_range(images.take(chosen)), maps.maps.take(chosen)
-        before = network.look(reader.prepare(image, drawn))
-        attention = network.attend(drawn, before)
-        after = [f * m for f, m in zip(before, attention, strict=True)]
-        prior.append(network.prior(drawn))
-        features.append(pool(after))
+        output: LEAOutput = reader(network, image, drawn)
+        assert output.prior is not None
+        prior.append(output.prior)
+        features.append(pool(output.after))
     return Described(
         torch.cat(prior).double().cpu().numpy()[:, None],
         torch.cat(features).double().cpu().numpy(),

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from leanet.methods.patches import PatchDetector
 from leanet.methods.recipe import DetectorModule
 from leanet.methods.supervised import Normalize, one_logit
 from leanet.networks.guided import GuidedNet
@@ -45,7 +46,10 @@ class Reader(nn.Module):
 class LEADetector(DetectorModule):
     """Detector: score [B] is the part that decides; map [B, 1, S, S] is the map model's, in its
     unit; parts: adn and aan (logits), map (what the map alone says), fused (all of them, where the
-    logits do not begin with the map)."""
+    logits do not begin with the map).
+
+    one_look: guided attention and its map model read the same features of the same backbone, which
+    are computed once (`sees_the_same`)."""
 
     network: LEANet | GuidedNet
     logits = ("adn", "aan")
@@ -61,8 +65,10 @@ class LEADetector(DetectorModule):
         fusion: Fusion | None,
         decide: str,
         network_size: int | None = None,
+        one_look: bool = False,
     ) -> None:
         super().__init__()
+        self.one_look = one_look
         self.network, self.map_model, self.reader = network, map_model, reader
         self.preparation, self.scale = preparation, preparation.scale
         self.fusion, self.decide = fusion, decide
@@ -134,12 +140,44 @@ class LEADetector(DetectorModule):
             "fusion": self.fusion.to_dict() if self.fusion else None,
             "map_top": self.map_top,
             "network_size": self.network_size,
+            "one_look": self.one_look,
         }
 
+    def sees_the_same(self) -> bool:
+        """Whether the first features that guided attention reads are all that the map model reads,
+        tried on an image of noise."""
+        network, model = self.network, self.map_model
+        if not (isinstance(network, GuidedNet) and isinstance(model, PatchDetector)):
+            return False
+        if self.network_size != self.img_size or self.map_border:
+            return False
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.rand(1, 3, self.img_size, self.img_size, generator=generator)
+        with torch.no_grad():
+            noise = noise.to(network.bias.device)
+            theirs, ours = model.see(noise), network.look(self.reader.prepare(noise, noise))
+        ours = ours[: len(theirs)]
+        return [one.shape for one in ours] == [one.shape for one in theirs] and all(
+            torch.allclose(one, other, rtol=1e-3, atol=1e-3 * float(other.abs().mean()))
+            for one, other in zip(ours, theirs, strict=True)
+        )
+
     def _run(self, image: Tensor) -> tuple[Tensor, LEAOutput]:
+        if self.one_look:
+            return self._look_once(image)
         anomaly_map = self.map_model(image).map
         image, seen = (self._at_network_size(planes) for planes in (image, anomaly_map))
         return anomaly_map, self.reader(self.network, image, prepare_map(seen, self.preparation))
+
+    def _look_once(self, image: Tensor) -> tuple[Tensor, LEAOutput]:
+        network, model = self.network, self.map_model
+        assert isinstance(network, GuidedNet)
+        assert isinstance(model, PatchDetector)
+        with torch.autocast(image.device.type, enabled=False):  # as the map model looks
+            features = network.look(self.reader.prepare(image.float(), image))
+        anomaly_map = model.judge(features[: len(model.features.channels)]).map
+        assert anomaly_map is not None
+        return anomaly_map, network.judge(features, prepare_map(anomaly_map, self.preparation))
 
     def _at_network_size(self, planes: Tensor) -> Tensor:
         """Planes [B, C, S, S] at the side that the networks were trained on."""

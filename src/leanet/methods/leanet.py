@@ -74,6 +74,7 @@ def build(config: Config, img_size: int, extra: dict[str, Any]) -> LEADetector:
         fusion=Fusion.from_dict(extra["fusion"]) if extra["fusion"] else None,
         decide=config.decide,
         network_size=side,
+        one_look=extra.get("one_look", False),
     )
 
 

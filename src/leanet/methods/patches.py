@@ -122,8 +122,11 @@ class PatchDetector(DetectorModule):
 
     def forward(self, image: Tensor) -> Prediction:
         """Images [B, 3, S, S] in [0, 1] -> Prediction."""
-        maps = self.see(image)
-        with torch.autocast(image.device.type, enabled=False):
+        return self.judge(self.see(image))
+
+    def judge(self, maps: list[Tensor]) -> Prediction:
+        """What `forward` gives, from feature maps that `see` has given."""
+        with torch.autocast(maps[0].device.type, enabled=False):
             distances = self.distances(maps)
             side = self.img_size - 2 * self.map_border
             anomaly_map = resize(distances, (side, side))

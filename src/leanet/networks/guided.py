@@ -99,7 +99,10 @@ class GuidedNet(nn.Module):
     def forward(self, image: Tensor, anomaly_map: Tensor) -> LEAOutput:
         """Classifier's input [B, 3, H, W], network map [B, 1, H, W] in [0, 1] -> logits [B, 1],
         attention M_p, features before and after it, and the map's score z [B]."""
-        before = self.look(image)
+        return self.judge(self.look(image), anomaly_map)
+
+    def judge(self, before: Sequence[Tensor], anomaly_map: Tensor) -> LEAOutput:
+        """What `forward` gives, from features that `look` has given."""
         attention = self.attend(anomaly_map, before)
         after = [f * m for f, m in zip(before, attention, strict=True)]
         phi = (pool(after) - self.feature_mean) / self.feature_spread
