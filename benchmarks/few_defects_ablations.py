@@ -14,6 +14,10 @@ results.csv, a line for each arm; what stands there is not done again.
     no expectation  attention by the map, the labels start from nothing
     no map          plain pooling, the labels start from nothing: a logistic head on frozen features
     map only        what the map expects, without any label
+    feature noise, no map and feature noise    guided and no map, taught by normal images, too,
+                    whose features got noise in a random region: as many as there are defects,
+                    after SuperSimpleNet (Rolih et al. 2024, arXiv:2408.03143); only where the map
+                    model reads the same features, so that it draws maps of the noise as well
 
 A gain that survives shuffled maps or those of another image is not attention.
 
@@ -33,6 +37,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from leanet.benchmark.cell import Opened, fold_of, need_of, open_data
 from leanet.benchmark.suite import Cell, Suite, cells, read_suite
@@ -41,20 +46,23 @@ from leanet.data.few import TooFewDefectsError
 from leanet.data.folds import split_parts
 from leanet.files import read_csv, write_csv
 from leanet.methods import guided
-from leanet.methods.lea_config import Config, resolve
-from leanet.methods.lea_detector import Reader
+from leanet.methods.lea_config import resolve
+from leanet.methods.lea_detector import Reader, sees_the_same
 from leanet.methods.map_models import TrainingMaps, chunks, training_maps
 from leanet.methods.map_options import steps_of
 from leanet.methods.map_sources import find_source
+from leanet.methods.patches import PatchDetector
 from leanet.methods.supervised import Normalize
 from leanet.networks.guided import GuidedNet, pool
 from leanet.ops.correction import cross_corrected, fit_correction
 from leanet.ops.map_steps import ablate, prepare_map
 from leanet.ops.metrics import choose_threshold, image_metrics
+from leanet.ops.perlin import drawn_region, perlin_region
 from leanet.records import ANOMALOUS, Fold
 
 FloatArray = NDArray[np.float64]
 Arms = dict[str, tuple[FloatArray, FloatArray]]  # name -> z [N, 1] and phi [N, D] of all images
+NOISED = {"feature noise": "guided", "no map and feature noise": "no map"}  # tested as these are
 
 
 class Seen(NamedTuple):
@@ -79,12 +87,31 @@ class Seen(NamedTuple):
         }
 
 
+class Noised(NamedTuple):
+    """Normal images with noise in their features: what each was made from, and what each of the
+    arms is given of it, as in `Arms`."""
+
+    sources: tuple[int, ...]
+    arms: Arms
+
+
 class View(NamedTuple):
     """One fold of a data set: as learned from (out-of-fold maps) and as tested (maps by the model
     of all its normal images)."""
 
     learned: Seen
     tested: Seen
+    noised: Noised
+
+
+class Taught(NamedTuple):
+    """What an arm learns from: z [N, 1], phi [N, D], labels [N], and for every row the sample that
+    it is or was made from."""
+
+    z: FloatArray
+    phi: FloatArray
+    labels: NDArray[np.int64]
+    samples: tuple[int, ...]
 
 
 def main() -> None:
@@ -136,24 +163,22 @@ def _rows(suite: Suite, chosen: list[Cell], out: Path) -> Iterator[dict[str, Any
             fold = fold_of(cell, opened)
         except TooFewDefectsError:
             continue
-        for name in view.learned.arms():
+        for name in (*view.learned.arms(), *view.noised.arms):
             yield _row(cell, name, fold, opened, view)
 
 
 def _row(cell: Cell, name: str, fold: Fold, opened: Opened, view: View) -> dict[str, Any]:
     """Learn from the training part of the fold by one arm, and test."""
-    data, train = opened.material, list(fold.train)
-    labels = np.array(data.labels)
-    (z, phi), (test_z, test_phi) = view.learned.arms()[name], view.tested.arms()[name]
-    truth = np.zeros(len(train), int) if name == "map only" else labels[train]
-    config: Config = resolve(cell.row.config)
-    correction = fit_correction(z[train], phi[train], truth, strength=config.correction)
-    rows = {i: k for k, i in enumerate(train)}
-    parts = [[rows[i] for i in part] for part in split_parts(train, data.samples, 5, cell.seed)]
-    held = cross_corrected(z[train], phi[train], truth, parts, strength=config.correction)
+    data, strength = opened.material, resolve(cell.row.config).correction
+    taught = _taught(cell, name, fold, opened, view)
+    correction = fit_correction(*taught[:3], strength=strength)
+    parts = split_parts(fold.train, data.samples, 5, cell.seed)
+    rows = [[k for k, i in enumerate(taught.samples) if i in set(part)] for part in parts]
+    held = cross_corrected(*taught[:3], rows, strength=strength)[: len(fold.train)]
     known = np.isfinite(held)
-    threshold = choose_threshold(labels[train][known], held[known])
-    scores = correction(test_z[list(fold.test)], test_phi[list(fold.test)])
+    threshold = choose_threshold(taught.labels[: len(held)][known], held[known])
+    test_z, test_phi = (one[list(fold.test)] for one in view.tested.arms()[NOISED.get(name, name)])
+    truth = np.array([data.labels[i] for i in fold.test])
     return {
         "data": cell.data.name,
         "row": name,
@@ -166,10 +191,31 @@ def _row(cell: Cell, name: str, fold: Fold, opened: Opened, view: View) -> dict[
         "draw": cell.draw,
         "unseen": int(cell.data.unseen),
         "output": "score",
-        **image_metrics(labels[list(fold.test)], scores, threshold.value),
+        **image_metrics(truth, correction(test_z, test_phi), threshold.value),
         "trust": correction.trust[0],
-        "num_train_anomalous": int(labels[train].sum()),
+        "num_train_anomalous": sum(data.labels[i] == ANOMALOUS for i in fold.train),
     }
+
+
+def _taught(cell: Cell, name: str, fold: Fold, opened: Opened, view: View) -> Taught:
+    """The training part, and for the arms with noise as many normal images with it as defects."""
+    train = list(fold.train)
+    labels = np.array([opened.material.labels[i] for i in train])
+    z, phi = (one[train] for one in view.learned.arms()[NOISED.get(name, name)])
+    if name == "map only":
+        return Taught(z, phi, np.zeros_like(labels), fold.train)
+    if name not in NOISED:
+        return Taught(z, phi, labels, fold.train)
+    generator = opened.runtime.generator(f"noised {cell.draw}")
+    order = torch.randperm(len(view.noised.sources), generator=generator).tolist()
+    added = order[: int((labels == ANOMALOUS).sum())]
+    more_z, more_phi = (one[added] for one in view.noised.arms[name])
+    return Taught(
+        np.concatenate([z, more_z]),
+        np.concatenate([phi, more_phi]),
+        np.concatenate([labels, np.full(len(added), ANOMALOUS)]),
+        (*train, *(view.noised.sources[k] for k in added)),
+    )
 
 
 @torch.inference_mode()
@@ -194,7 +240,9 @@ def _look(cell: Cell, opened: Opened, out: Path) -> View:
         learned[chosen] = maps.maps.take(chosen)
     generator = runtime.generator("other image")
     return View(
-        _seen(network, before, learned, generator), _seen(network, before, drawn, generator)
+        _seen(network, before, learned, generator),
+        _seen(network, before, drawn, generator),
+        _noised(network, reader, opened, maps, normals),
     )
 
 
@@ -210,6 +258,47 @@ def _all(
         drawn.append(prepare_map(raw, maps.preparation))
         features.append(network.look(reader.prepare(image, drawn[-1])))
     return torch.cat(drawn), features
+
+
+def _noised(
+    network: GuidedNet,
+    reader: Reader,
+    opened: Opened,
+    maps: TrainingMaps,
+    normals: tuple[int, ...],
+) -> Noised:
+    """Normal images whose features get Gaussian noise of their own spread in a random region."""
+    if not sees_the_same(network, reader, maps.model, opened.material.img_size):
+        return Noised((), {})
+    assert isinstance(maps.model, PatchDetector)
+    generator, size = opened.runtime.generator("feature noise"), (opened.material.img_size,) * 2
+    z, looked, plain = [], [], []
+    for chosen in chunks(normals):
+        image = images_in_unit_range(opened.material.images.take(chosen))
+        features = network.look(reader.prepare(image, image))
+        region = torch.stack([_region(size, generator) for _ in chosen]).to(image)
+        noised = [f + _noise(f, region, generator) for f in features]
+        drawn = maps.model.judge(noised[: len(maps.model.features.channels)]).map
+        assert drawn is not None
+        network_map = prepare_map(drawn, maps.preparation)
+        attention = network.attend(network_map, noised)
+        z.append(network.prior(network_map)[:, None])
+        looked.append(pool([f * m for f, m in zip(noised, attention, strict=True)]))
+        plain.append(pool(noised))
+    own, phi, constant = (torch.cat(one).double().numpy() for one in (z, looked, plain))
+    given = {"feature noise": (own, phi), "no map and feature noise": (0 * own, constant)}
+    return Noised(normals, given)
+
+
+def _region(size: tuple[int, int], generator: torch.Generator) -> Tensor:
+    return drawn_region(lambda: perlin_region(size, generator))[None]
+
+
+def _noise(features: Tensor, region: Tensor, generator: torch.Generator) -> Tensor:
+    """Of the SD that each channel has over all places."""
+    spread = features.std(dim=(0, 2, 3), keepdim=True)
+    drawn = torch.randn(features.shape, generator=generator).to(features)
+    return drawn * spread * functional.adaptive_avg_pool2d(region, features.shape[-2:])
 
 
 def _seen(

@@ -26,7 +26,7 @@ from leanet.methods import colorizer, supervised
 from leanet.methods.extra import Extra, extra_labels, extra_sources, joined
 from leanet.methods.held_out import parts_of
 from leanet.methods.lea_config import Config, given_of
-from leanet.methods.lea_detector import LEADetector, Reader
+from leanet.methods.lea_detector import LEADetector, Reader, sees_the_same
 from leanet.methods.lea_measures import measure_attention
 from leanet.methods.map_models import TrainingMaps, chunks, training_maps
 from leanet.methods.map_options import make_prior, steps_of
@@ -102,8 +102,8 @@ def train(
         fusion=None,
         decide="adn",
         network_size=data.img_size,
+        one_look=sees_the_same(network, reader, maps.model, data.img_size),
     )
-    detector.one_look = detector.sees_the_same()
     remarks = {
         **maps.remarks,
         **measure_attention(network, reader, data, maps, rest),

@@ -143,25 +143,6 @@ class LEADetector(DetectorModule):
             "one_look": self.one_look,
         }
 
-    def sees_the_same(self) -> bool:
-        """Whether the first features that guided attention reads are all that the map model reads,
-        tried on an image of noise."""
-        network, model = self.network, self.map_model
-        if not (isinstance(network, GuidedNet) and isinstance(model, PatchDetector)):
-            return False
-        if self.network_size != self.img_size or self.map_border:
-            return False
-        generator = torch.Generator().manual_seed(0)
-        noise = torch.rand(1, 3, self.img_size, self.img_size, generator=generator)
-        with torch.no_grad():
-            noise = noise.to(network.bias.device)
-            theirs, ours = model.see(noise), network.look(self.reader.prepare(noise, noise))
-        ours = ours[: len(theirs)]
-        return [one.shape for one in ours] == [one.shape for one in theirs] and all(
-            torch.allclose(one, other, rtol=1e-3, atol=1e-3 * float(other.abs().mean()))
-            for one, other in zip(ours, theirs, strict=True)
-        )
-
     def _run(self, image: Tensor) -> tuple[Tensor, LEAOutput]:
         if self.one_look:
             return self._look_once(image)
@@ -185,6 +166,24 @@ class LEADetector(DetectorModule):
         if planes.shape[-1] == side:
             return planes
         return functional.interpolate(planes, (side, side), mode="bilinear", antialias=True)
+
+
+def sees_the_same(network: nn.Module, reader: Reader, model: DetectorModule, img_size: int) -> bool:
+    """Whether the first features that guided attention reads in images of this side are all that
+    the map model reads, tried on an image of noise."""
+    if not (isinstance(network, GuidedNet) and isinstance(model, PatchDetector)):
+        return False
+    if img_size != model.img_size or model.map_border:
+        return False
+    noise = torch.rand(1, 3, img_size, img_size, generator=torch.Generator().manual_seed(0))
+    noise = noise.to(network.bias.device)
+    with torch.no_grad():
+        theirs, ours = model.see(noise), network.look(reader.prepare(noise, noise))
+    ours = ours[: len(theirs)]
+    return [one.shape for one in ours] == [one.shape for one in theirs] and all(
+        torch.allclose(one, other, rtol=1e-3, atol=1e-3 * float(other.abs().mean()))
+        for one, other in zip(ours, theirs, strict=True)
+    )
 
 
 def named_scores(output: LEAOutput, network_map: Tensor, scale: MapScale) -> dict[str, Tensor]:
