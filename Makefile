@@ -44,6 +44,7 @@ bench: $(READY) ## speed, as ratios measured side by side
 	$(BIN)/python benchmarks/topk.py
 	$(BIN)/python benchmarks/coreset.py
 	$(BIN)/python benchmarks/engines.py
+	$(BIN)/python benchmarks/guided.py
 	$(BIN)/python benchmarks/startup.py
 
 bench-serve: $(READY) ## the server: requests per second, memory, the same answers as predict
