@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from leanet.files import read_json, write_json
+from leanet.inference.export_files import NAMES
 from leanet.inference.exported import open_exported
 from leanet.methods.store import load_detector
 from leanet.prepare import FINAL
@@ -25,10 +26,18 @@ def read_card(run: Path) -> dict[str, Any]:
         ValueError: no run folder, or one that is not finished.
     """
     if not (run / "config.yaml").exists():
-        raise ValueError(f"{run} is no run folder (it has no config.yaml); `leanet fit` makes one")
+        raise ValueError(f"{run} is no run folder (it has no config.yaml); {_instead(run)}")
     if not (run / CARD).exists():
         raise ValueError(f"{run} is not finished; complete it with `leanet fit ... --resume`")
     return dict(read_json(run / CARD))
+
+
+def _instead(path: Path) -> str:
+    """What to give instead of a path that is no run."""
+    names = {name for own in NAMES.values() for name in own}
+    if path.name in names or any((path / name).exists() for name in names):
+        return "an exported file is used through its run, `leanet predict RUN PATHS --engine onnx`"
+    return "`leanet fit` makes one"
 
 
 def update_card(run: Path, **changes: Any) -> dict[str, Any]:
