@@ -19,7 +19,7 @@ def run_folder(folder: Path, **card: object) -> Path:
 
 
 def test_what_is_no_run_is_refused_with_what_makes_one(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="is no run folder .* `leanet fit` makes one"):
+    with pytest.raises(ValueError, match=r"is no run folder .* `leanet fit` makes one"):
         read_card(tmp_path / "nothing")
 
 
