@@ -19,7 +19,7 @@ ADVERSARIAL = """
 """
 EVERY_METHOD = ADVERSARIAL + "lr_schedule patience"  # that minimizes one loss
 SUPERVISED = """
-    adn adn_args augment balance draw keep_positive mean monitor num_outputs pretrained
+    adn adn_args augment balance draw keep_positive mean monitor norm_batches num_outputs pretrained
     std tries val_anomalous weight_decay weights
     generated generated_share synthetic synthetic_share textures
 """

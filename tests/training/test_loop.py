@@ -343,3 +343,58 @@ def test_the_step_size_rises_before_it_falls() -> None:
     assert factors[:3] == pytest.approx([1 / 3, 2 / 3, 1.0])
     assert all(later < earlier for earlier, later in pairwise(factors[2:]))
     assert 0 < factors[-1] < 0.01
+
+
+def norm_of(net: nn.Module) -> nn.BatchNorm2d:
+    assert isinstance(net, nn.Sequential)
+    assert isinstance(net[1], nn.BatchNorm2d)
+    return net[1]
+
+
+def test_settled_norms_hold_the_statistics_of_the_last_weights(
+    runtime: Runtime, tmp_path: Path
+) -> None:
+    trained = job(Schedule(epochs=2, batch_size=5, lr=0.1, norm_batches=9))
+    fit(trained, runtime, tmp_path)
+    norm = norm_of(trained.network)
+    order = batches(trained.schedule, trained.source, runtime.generator("test", "norms", 1))
+    with torch.no_grad():
+        convolution = trained.network[0]  # type: ignore[index]
+        seen = [convolution(trained.source.batch(few).image) for few in order]
+    means = torch.stack([one.mean(dim=(0, 2, 3)) for one in seen]).mean(dim=0)
+    variances = torch.stack([one.var(dim=(0, 2, 3)) for one in seen]).mean(dim=0)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    torch.testing.assert_close(norm.running_mean, means)
+    torch.testing.assert_close(norm.running_var, variances)
+    assert norm.momentum == 0.1
+
+
+def test_norms_are_settled_before_an_epoch_is_measured(runtime: Runtime, tmp_path: Path) -> None:
+    lags = list[float]()
+
+    def measured(net: nn.Module) -> dict[str, float]:
+        """How far answers in evaluation mode are from those of the same batch in training."""
+        image = source().batch(range(NUM)).image
+        with torch.no_grad():
+            told = [net.train(mode)(image) for mode in (False, True)]
+        lags.append(float((told[0] - told[1]).abs().mean()))
+        return {}
+
+    for number in (0, 1):
+        schedule = Schedule(epochs=1, batch_size=NUM, lr=0.1, norm_batches=number)
+        kept = job(schedule, network=network(dropout=0), validate=measured)
+        fit(kept, runtime, tmp_path / str(number))
+    assert lags[1] < 0.1 * lags[0]
+
+
+def test_without_batches_to_settle_on_norms_keep_their_running_averages(
+    runtime: Runtime, tmp_path: Path
+) -> None:
+    trained = job(Schedule(epochs=1, batch_size=5, lr=0.1))
+    fit(trained, runtime, tmp_path)
+    counted = norm_of(trained.network).num_batches_tracked
+    assert counted is not None
+    assert int(counted) == NUM // 5
+    with pytest.raises(ValueError, match="norm_batches -1"):
+        Schedule(epochs=1, batch_size=5, lr=0.1, norm_batches=-1)

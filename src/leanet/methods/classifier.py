@@ -44,6 +44,7 @@ COMPARISON: dict[str, Any] = {
     "patience": 0,
     "augment": "crop",
     "balance": "none",
+    "norm_batches": 0,
 }
 PRESETS: dict[str, dict[str, Any]] = {"paper": supervised.PAPER, "comparison": COMPARISON}
 

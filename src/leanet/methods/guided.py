@@ -44,6 +44,7 @@ from leanet.runtime import Runtime
 PARTS = 5  # in which the training images are scored by corrections that have not seen them
 UNUSED = (
     *("epochs", "batch_size", "lr", "lr_schedule", "weight_decay", "augment", "balance"),
+    "norm_batches",
     *("patience", "monitor", "val_fraction", "val_anomalous"),
     *("synthetic_share", "generated_share"),
 )  # options of training by gradient descent

@@ -86,6 +86,11 @@ class Config(ExtraOptions):
         "against class imbalance: weigh the loss, or fill a quarter of each batch with anomalous "
         "images; auto = batches where they are rarer than that",
     )
+    norm_batches: int = option(
+        20,
+        "batches, with every image once, from which BatchNorms take their statistics anew before an "
+        "epoch is measured and at the end; 0 = the running averages, which lag in short trainings",
+    )
     augment: Augment = option("affine", "random changes of image and map: flips, affine")
     num_outputs: Literal[1, 2] = option(
         1, "units of a head: one logit, or a softmax pair as in the original program"
@@ -113,6 +118,7 @@ PAPER: dict[str, Any] = {
     "patience": 0,
     "augment": "none",
     "balance": "none",
+    "norm_batches": 0,
 }
 
 
@@ -287,6 +293,7 @@ def train_network(
         monitor=monitor,
         stop_at=plan.epochs,
         balance=balance,
+        norm_batches=config.norm_batches,
     )
     job = Job(
         name=" ".join(seed_names(config, plan.name)),

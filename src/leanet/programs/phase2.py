@@ -97,6 +97,7 @@ def recipe(settled: Settled2) -> leanet.Config:
         attention="layers",
         map_prior="none",
         val_anomalous="always",
+        norm_batches=0,
         adn=settled.adn,
         adn_input=settled.adn_input,
         aan=settled.aan,

@@ -9,6 +9,7 @@ weights and metrics as one that was not.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from leanet.data.loader import Balance, Source, epoch_order
 from leanet.progress import Progress
@@ -42,7 +44,9 @@ class Schedule:
     monitor names a journal entry; a name that ends in "loss" is to be low, any other high. The
     weights of its best epoch are kept; "" keeps the last ones. patience is the number of epochs
     without a better value after which training stops; 0 = never. "warmup_cosine" changes the rate
-    from step to step, all others from epoch to epoch.
+    from step to step, all others from epoch to epoch. norm_batches: batches from which the
+    BatchNorms take their statistics anew where an epoch is measured and after the last one; 0 keeps
+    the running averages of the training (`settle_norms`).
     """
 
     epochs: int
@@ -57,6 +61,7 @@ class Schedule:
     balance: Balance = "none"
     max_steps: int = 0  # end after so many steps, maybe within an epoch; 0 = no limit
     drop_last: bool = False  # leave out the last batch of an epoch if it is smaller
+    norm_batches: int = 0
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 2 or not self.lr > 0:
@@ -66,6 +71,8 @@ class Schedule:
             )
         if self.max_steps < 0:
             raise ValueError(f"max_steps {self.max_steps}: give at least 1, or 0 for no limit")
+        if self.norm_batches < 0:
+            raise ValueError(f"norm_batches {self.norm_batches}: give 0 or more")
 
 
 @dataclass
@@ -134,6 +141,8 @@ def fit(job: Job, runtime: Runtime, folder: Path) -> list[journal.Record]:
             record |= _train_epoch(
                 job, wrapped, wrapped_optimizer, runtime, rates, epoch=state.epoch
             )
+            if job.validate is not None or state.epoch + 1 == last:
+                settle_norms(job, wrapped, runtime, epoch=state.epoch)
             if job.validate is not None:
                 record |= job.validate(wrapped)
             _advance(state, record, schedule, network)
@@ -237,6 +246,32 @@ def lr_factor(schedule: Schedule, epoch: int) -> float:
     if epoch < rising:
         return (epoch + 1) / (rising + 1)
     return 0.5 * (1 + math.cos(math.pi * (epoch - rising) / max(schedule.epochs - rising, 1)))
+
+
+@torch.no_grad()
+def settle_norms(job: Job, network: nn.Module, runtime: Runtime, *, epoch: int) -> None:
+    """Give the BatchNorms means and variances of the network as it is now: averages over the first
+    `norm_batches` batches of an epoch, seen as in training but for the balance: every image once.
+
+    Running averages lag some ten steps behind the weights, as long as a whole training on few
+    images ("precise" statistics, Wu & Johnson 2021, arXiv:2105.07576), and where batches are filled
+    up with the same few anomalous images, the averages are those of a set that nobody will see.
+    """
+    norms = [part for part in network.modules() if isinstance(part, _BatchNorm)]
+    norms = [norm for norm in norms if norm.track_running_stats]
+    if not norms or not job.schedule.norm_batches:
+        return
+    momenta = [norm.momentum for norm in norms]
+    network.train()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # all batches count alike
+    generator = runtime.generator(job.name, "norms", epoch)
+    each_once = dataclasses.replace(job.schedule, balance="none")
+    for indices in batches(each_once, job.source, generator)[: job.schedule.norm_batches]:
+        job.loss(network, job.source.batch(indices))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 @torch.no_grad()
