@@ -88,8 +88,8 @@ class Config(ExtraOptions):
     )
     norm_batches: int = option(
         20,
-        "batches, with every image once, from which BatchNorms take their statistics anew before an "
-        "epoch is measured and at the end; 0 = the running averages, which lag in short trainings",
+        "batches, with every image once, from which BatchNorms take their statistics anew before "
+        "an epoch is measured and at the end; 0 = running averages, which lag in short trainings",
     )
     augment: Augment = option("affine", "random changes of image and map: flips, affine")
     num_outputs: Literal[1, 2] = option(
