@@ -370,6 +370,18 @@ def test_settled_norms_hold_the_statistics_of_the_last_weights(
     assert norm.momentum == 0.1
 
 
+def test_settling_norms_leaves_the_weights_as_they_are(runtime: Runtime, tmp_path: Path) -> None:
+    plain, settled = (
+        job(Schedule(epochs=3, batch_size=4, lr=0.01, norm_batches=number), validate=lambda net: {})
+        for number in (0, 2)
+    )
+    for number, one in enumerate((plain, settled)):
+        fit(one, runtime, tmp_path / str(number))
+    pairs = zip(plain.network.parameters(), settled.network.parameters(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+    assert not torch.equal(*(norm_of(one.network).running_mean for one in (plain, settled)))  # type: ignore[arg-type]
+
+
 def test_norms_are_settled_before_an_epoch_is_measured(runtime: Runtime, tmp_path: Path) -> None:
     lags = list[float]()
 

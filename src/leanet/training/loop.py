@@ -268,8 +268,9 @@ def settle_norms(job: Job, network: nn.Module, runtime: Runtime, *, epoch: int) 
         norm.momentum = None  # all batches count alike
     generator = runtime.generator(job.name, "norms", epoch)
     each_once = dataclasses.replace(job.schedule, balance="none")
-    for indices in batches(each_once, job.source, generator)[: job.schedule.norm_batches]:
-        job.loss(network, job.source.batch(indices))
+    with runtime.seeded(job.name, "norms", epoch):  # the training goes on as if nothing had been
+        for indices in batches(each_once, job.source, generator)[: job.schedule.norm_batches]:
+            job.loss(network, job.source.batch(indices))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
 
