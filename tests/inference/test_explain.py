@@ -352,7 +352,7 @@ def test_attention_multiplies_the_features_of_a_trained_network(
         before, after = arrays["before A4"], arrays["after A4"]
         attention, w = arrays["attention A4"], arrays["strength A4"]
         assert before.shape == attention.shape == after.shape
-        assert np.allclose(before * (1 + w * attention), after, rtol=1e-5)
+        assert np.allclose(before * (1 + w * attention), after, rtol=1e-4, atol=1e-5)
         assert one.points[0]["strength"] == 1.0
         assert 1 < one.points[0]["gain"][0] <= one.points[0]["gain"][1] < 2
         small = torch.from_numpy(arrays["image"].transpose(2, 0, 1).copy())[None].float() / 255

@@ -36,7 +36,7 @@ def test_answers_are_those_of_predict_alone_and_in_a_batch(
             assert answer["score"] == pytest.approx(float(row["score"]), abs=1e-5)
             assert answer["verdict"] == row["verdict"]
             for part, value in answer["parts"].items():
-                assert value == pytest.approx(float(row[part]), abs=1e-4)
+                assert value == pytest.approx(float(row[part]), rel=1e-5, abs=1e-4)
 
 
 def test_no_page_loads_anything_from_elsewhere(client: TestClient) -> None:
