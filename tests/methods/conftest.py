@@ -1,4 +1,5 @@
-"""A stand-in for anomalib: just what `leanet.methods.anomalib_file` asks of it, in 80 lines."""
+"""Images of noise with labels; and a stand-in for anomalib: just what
+`leanet.methods.anomalib_file` asks of it, in 80 lines."""
 
 from __future__ import annotations
 
@@ -10,9 +11,14 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+
+from leanet.data.cache import Cache
+from leanet.methods.recipe import Material
+from leanet.records import Sample
 
 RESIZE = {"class_path": "v2.Resize", "init_args": {"size": [32, 32]}}
 HALVE = {"class_path": "v2.Normalize", "init_args": {"mean": [0.5] * 3, "std": [0.5] * 3}}
@@ -138,3 +144,20 @@ def write_checkpoint(tmp_path: Path) -> Write:
 def parts() -> SimpleNamespace:
     """What the tests need of the stand-in."""
     return SimpleNamespace(Dots=Dots, Kind=Kind, RESIZE=RESIZE, HALVE=HALVE)
+
+
+@pytest.fixture
+def noise(tmp_path: Path) -> Callable[[int, int], Material]:
+    """Makes so many normal and so many anomalous images, all of noise, 8 px."""
+
+    def make(num_normal: int, num_anomalous: int) -> Material:
+        labels = [0] * num_normal + [1] * num_anomalous
+        images = np.random.default_rng(0).integers(0, 256, (len(labels), 3, 8, 8), np.uint8)
+        return Material(
+            samples=tuple(Sample(path=Path(f"{k}.png"), label=y) for k, y in enumerate(labels)),
+            images=Cache(images, torch.device("cpu")),
+            img_size=8,
+            run=tmp_path,
+        )
+
+    return make

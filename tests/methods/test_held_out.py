@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 
-from leanet.data.cache import Cache
 from leanet.methods.held_out import parts_of
 from leanet.methods.recipe import Experience, HeldOut, Material
 from leanet.methods.supervised import Config
-from leanet.records import Fold, Sample
+from leanet.records import Fold
 from leanet.runtime import Runtime
 
-SIDE = 8
-
-
-def material(run: Path, num_normal: int, num_anomalous: int) -> Material:
-    labels = [0] * num_normal + [1] * num_anomalous
-    images = np.random.default_rng(0).integers(0, 256, (len(labels), 3, SIDE, SIDE), np.uint8)
-    return Material(
-        samples=tuple(Sample(path=Path(f"{k}.png"), label=y) for k, y in enumerate(labels)),
-        images=Cache(images, torch.device("cpu")),
-        img_size=SIDE,
-        run=run,
-    )
+Noise = Callable[[int, int], Material]
 
 
 def everything(data: Material) -> Fold:
@@ -41,16 +27,16 @@ def config(**changes: Any) -> Config:
 
 @pytest.mark.parametrize("counts", [(9, 0), (0, 9)])
 def test_one_class_alone_is_refused(
-    counts: tuple[int, int], runtime: Runtime, tmp_path: Path
+    counts: tuple[int, int], runtime: Runtime, noise: Noise
 ) -> None:
-    data = material(tmp_path, *counts)
+    data = noise(*counts)
     message = f"{counts[0]} normal and {counts[1]} anomalous.*leanet fit colorizer"
     with pytest.raises(ValueError, match=message):
         parts_of(config(), everything(data), data, runtime, None)
 
 
-def test_a_share_of_each_class_is_held_out(runtime: Runtime, tmp_path: Path) -> None:
-    data = material(tmp_path, 20, 25)
+def test_a_share_of_each_class_is_held_out(runtime: Runtime, noise: Noise) -> None:
+    data = noise(20, 25)
     rest, held = parts_of(config(), everything(data), data, runtime, None)
     assert sorted(rest + held) == list(range(45))
     assert [sum(data.labels[i] == y for i in held) for y in (0, 1)] == [4, 5]
@@ -58,19 +44,19 @@ def test_a_share_of_each_class_is_held_out(runtime: Runtime, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(("wanted", "anomalous"), [("auto", 0), ("always", 2)])
 def test_anomalous_images_too_few_to_decide_stay_in_training(
-    wanted: str, anomalous: int, runtime: Runtime, tmp_path: Path
+    wanted: str, anomalous: int, runtime: Runtime, noise: Noise
 ) -> None:
-    data = material(tmp_path, 20, 10)
+    data = noise(20, 10)
     rest, held = parts_of(config(val_anomalous=wanted), everything(data), data, runtime, None)
     assert sorted(rest + held) == list(range(30))
     assert [sum(data.labels[i] == y for i in held) for y in (0, 1)] == [4, anomalous]
 
 
 def test_what_goes_back_to_the_training_takes_its_group_along(
-    runtime: Runtime, tmp_path: Path
+    runtime: Runtime, noise: Noise
 ) -> None:
     """Each group holds two good images and a bad one."""
-    data = material(tmp_path, 20, 10)
+    data = noise(20, 10)
     groups = [f"part {i % 10}" for i in range(30)]
     samples = [replace(s, group=g) for s, g in zip(data.samples, groups, strict=True)]
     samples += [replace(s, group=f"good {k}") for k, s in enumerate(data.samples[:20])]
@@ -82,9 +68,9 @@ def test_what_goes_back_to_the_training_takes_its_group_along(
 
 
 def test_with_experience_or_without_a_share_everything_trains(
-    runtime: Runtime, tmp_path: Path
+    runtime: Runtime, noise: Noise
 ) -> None:
-    data = material(tmp_path, 20, 10)
+    data = noise(20, 10)
     learned = Experience(HeldOut((0,), {"score": [0.0]}), epochs=2)
     whole = (tuple(range(30)), ())
     assert parts_of(config(), everything(data), data, runtime, learned) == whole

@@ -6,34 +6,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import timm
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from leanet.data.cache import Cache
 from leanet.methods import supervised
 from leanet.methods.recipe import Material
 from leanet.methods.supervised import Config, Plan, train_network
 from leanet.networks import timm_stages
-from leanet.records import Batch, Fold, Sample
+from leanet.records import Batch, Fold
 from leanet.runtime import Runtime
 
 SIDE = 8
 SMALL = "timm/mobilenetv3_small_050"
 
 
-def material(run: Path, num_normal: int, num_anomalous: int) -> Material:
-    labels = [0] * num_normal + [1] * num_anomalous
-    images = np.random.default_rng(0).integers(0, 256, (len(labels), 3, SIDE, SIDE), np.uint8)
-    return Material(
-        samples=tuple(Sample(path=Path(f"{k}.png"), label=y) for k, y in enumerate(labels)),
-        images=Cache(images, torch.device("cpu")),
-        img_size=SIDE,
-        run=run,
-    )
+Noise = Callable[[int, int], Material]
 
 
 def everything(data: Material) -> Fold:
@@ -84,27 +74,27 @@ def config(**changes: Any) -> Config:
 
 @pytest.mark.parametrize("balance", ["batches", "auto"])
 def test_rare_anomalies_fill_a_quarter_of_every_batch(
-    balance: Any, runtime: Runtime, tmp_path: Path
+    balance: Any, runtime: Runtime, noise: Noise
 ) -> None:
-    loss, _ = watch(config(balance=balance), material(tmp_path, 30, 3), runtime)
+    loss, _ = watch(config(balance=balance), noise(30, 3), runtime)
     assert all(sum(batch) == 2 for batch in loss.labels)
     assert set(loss.weights) == {None}
 
 
 @pytest.mark.parametrize("balance", ["none", "auto"])
 def test_common_anomalies_are_left_as_they_are(
-    balance: Any, runtime: Runtime, tmp_path: Path
+    balance: Any, runtime: Runtime, noise: Noise
 ) -> None:
-    loss, _ = watch(config(balance=balance, epochs=1), material(tmp_path, 15, 5), runtime)
+    loss, _ = watch(config(balance=balance, epochs=1), noise(15, 5), runtime)
     labels = [label for batch in loss.labels for label in batch]
     assert (len(labels), sum(labels)) == (20, 5)
     assert set(loss.weights) == {None}
 
 
 def test_the_weight_of_the_anomalous_makes_both_classes_count_the_same(
-    runtime: Runtime, tmp_path: Path
+    runtime: Runtime, noise: Noise
 ) -> None:
-    loss, _ = watch(config(balance="loss", epochs=1), material(tmp_path, 30, 4), runtime)
+    loss, _ = watch(config(balance="loss", epochs=1), noise(30, 4), runtime)
     assert set(loss.weights) == {7.5}
     labels = [label for batch in loss.labels for label in batch]
     assert (len(labels), sum(labels)) == (34, 4)
@@ -118,8 +108,8 @@ def test_the_loss_is_weighted_cross_entropy() -> None:
     assert float(got) == pytest.approx(float(expected), rel=1e-5)
 
 
-def test_held_out_images_are_not_augmented(runtime: Runtime, tmp_path: Path) -> None:
-    data = material(tmp_path, 12, 4)
+def test_held_out_images_are_not_augmented(runtime: Runtime, noise: Noise) -> None:
+    data = noise(12, 4)
     loss, _ = watch(config(epochs=1), data, runtime, held=(0, 15))
     expected = torch.from_numpy(data.images.array[[0, 15]]).float() / 255
     torch.testing.assert_close(loss.validated[0].image, expected)
@@ -130,9 +120,9 @@ def test_held_out_images_are_not_augmented(runtime: Runtime, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(("num_held", "best"), [(5, 1), (4, 3)])
 def test_the_held_out_loss_chooses_the_epoch_when_enough_anomalies_are_held_out(
-    num_held: int, best: int, runtime: Runtime, tmp_path: Path
+    num_held: int, best: int, runtime: Runtime, noise: Noise
 ) -> None:
-    data = material(tmp_path, 20, 10)
+    data = noise(20, 10)
     held = (0, 1, 2, *range(20, 20 + num_held))  # the held-out loss rises from epoch to epoch
     _, epochs = watch(config(), data, runtime, held=held)
     assert epochs == best
@@ -140,19 +130,19 @@ def test_the_held_out_loss_chooses_the_epoch_when_enough_anomalies_are_held_out(
 
 @pytest.mark.parametrize(("monitor", "best"), [("val_loss", 1), ("", 3)])
 def test_a_named_monitor_is_taken_whatever_is_held_out(
-    monitor: str, best: int, runtime: Runtime, tmp_path: Path
+    monitor: str, best: int, runtime: Runtime, noise: Noise
 ) -> None:
-    data = material(tmp_path, 20, 10)
+    data = noise(20, 10)
     assert watch(config(monitor=monitor), data, runtime, held=(0, 20))[1] == best
 
 
-def test_without_held_out_images_the_last_weights_count(runtime: Runtime, tmp_path: Path) -> None:
-    data = material(tmp_path, 20, 10)
+def test_without_held_out_images_the_last_weights_count(runtime: Runtime, noise: Noise) -> None:
+    data = noise(20, 10)
     assert watch(config(monitor="val_loss"), data, runtime)[1] == 3
 
 
-def test_an_unknown_monitor_lists_what_is_measured(runtime: Runtime, tmp_path: Path) -> None:
-    data = material(tmp_path, 20, 10)
+def test_an_unknown_monitor_lists_what_is_measured(runtime: Runtime, noise: Noise) -> None:
+    data = noise(20, 10)
     with pytest.raises(ValueError, match=r"'val_f1' is not measured.*val_loss"):
         watch(config(monitor="val_f1"), data, runtime, held=(0, 20))
 
