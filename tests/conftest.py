@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,15 +114,22 @@ def runtime() -> Runtime:
     return make_runtime("cpu", "32-true", seed=0)
 
 
-@pytest.fixture(scope="session")
-def material(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Material]:
-    """material() -> the toy set, decoded at 32 px, with a run folder of its own."""
+@pytest.fixture(scope="module")
+def material(
+    toy: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Material]]:
+    """material() -> the toy set, decoded at 32 px, with a run folder of its own
+    that goes with the test file: what is trained there is large."""
+    runs: list[Path] = []
 
     def make(**changes: Any) -> Material:
         run = tmp_path_factory.mktemp("material")
+        runs.append(run)
         samples = changes.pop("samples", scan(toy).samples)
         device = make_runtime("cpu", "32-true").device
         images = cache_images([s.path for s in samples], SIDE, run / "cache", device)
         return Material(samples=tuple(samples), images=images, img_size=SIDE, run=run)
 
-    return make
+    yield make
+    for run in runs:
+        shutil.rmtree(run)
