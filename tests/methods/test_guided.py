@@ -184,7 +184,7 @@ def test_the_held_out_scores_do_not_know_the_label_of_their_image(
     assert len(fits) == 5 + 3  # five parts with normal images, three of them with a defect
     for index, score in zip(held_out.indices, held_out.scores["score"], strict=True):
         row = described.samples.index(index)
-        own, z = described.features[[row]], described.prior[[row]]
+        own, z = described.features[[row]], described.scores[[row]]
         judges = [told for phi, _, told in fits if not (phi == own).all(axis=1).any()]
         assert any(float(told(z, own)[0]) == pytest.approx(score, abs=1e-9) for told in judges)
 
@@ -342,7 +342,7 @@ def test_what_changes_nothing_is_told(
     again = train(data, weights, options=options, experience=taught)
     assert (again.held_out, again.epochs) == (trained.held_out, 1)
     (notice,) = again.remarks["notices"]
-    assert notice.startswith("epochs, lr, patience: not used")
+    assert notice.startswith("lr, epochs, patience: not used")
     assert "--attention layers trains" in notice
     assert notice in capsys.readouterr().err
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from leanet.networks.guided import GuidedNet, pool
 from leanet.networks.prior import MapPrior
 from leanet.networks.timm_stages import TimmStages
+from leanet.networks.vgg import VGG
 from leanet.ops.correction import Correction, fit_correction
 
 SIDE = 64
@@ -39,6 +40,16 @@ def corrected(temperature: float = 0.5) -> tuple[GuidedNet, Correction]:
     told = fit_correction(output.prior.double().numpy()[:, None], phi, [0] * 5 + [1] * 3)
     made.take(told)
     return made, told
+
+
+def joined_by_a_copy() -> GuidedNet:
+    """The corrected network with a copy that has a say."""
+    made, told = corrected()
+    torch.manual_seed(1)
+    made.join(TimmStages("mobilenetv3_small_050").train())
+    made.get_used_to_tuned(0.5, 2.0)
+    made.take(told._replace(trust=np.array([told.trust[0], 0.7])))
+    return made
 
 
 def inputs(batch: int = 3, seed: int = 5) -> tuple[Tensor, Tensor]:
@@ -127,6 +138,30 @@ def test_the_evidence_of_the_places_adds_up_to_the_logit() -> None:
     assert evidence.std(dim=(2, 3)).min() > 0
 
 
+def test_a_fine_tuned_copy_adds_its_standardized_logit() -> None:
+    made, (alone, told) = joined_by_a_copy(), corrected()
+    assert made.tuned is not None
+    image, drawn = inputs()
+    output, without = made(image, drawn), alone(image, drawn)
+    assert output.tuned is not None
+    assert output.tuned.shape == (3, 1, SIDE // 32, SIDE // 32)
+    e = (made.tuned(image)[:, 0] - 0.5) / 2.0
+    torch.testing.assert_close(output.tuned.mean(dim=(1, 2, 3)), e)
+    torch.testing.assert_close(output.adn, without.adn + 0.7 * e[:, None])
+    evidence = made.evidence(output)
+    assert output.prior is not None
+    total = evidence.mean(dim=(1, 2, 3)) + made.trust * output.prior + made.bias
+    torch.testing.assert_close(total, output.adn[:, 0], rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(evidence, alone.evidence(without))
+    made.take(told)  # of a correction that knows of no copy, none is left
+    torch.testing.assert_close(made(image, drawn).adn, without.adn)
+
+
+def test_a_copy_whose_logit_is_no_mean_over_the_places_is_refused() -> None:
+    with pytest.raises(ValueError, match="VGG has no linear head on the channels' means"):
+        network().join(VGG(16, hidden=8))
+
+
 def test_a_place_without_attention_is_no_evidence() -> None:
     made, _ = corrected(temperature=0.01)
     image, drawn = inputs(1)
@@ -154,7 +189,7 @@ def test_an_image_gets_the_same_answer_alone_and_in_a_batch() -> None:
 
 
 def test_it_stays_in_evaluation_mode_and_its_statistics_do_not_move() -> None:
-    made, _ = corrected()
+    made = joined_by_a_copy()
     before = {name: value.clone() for name, value in made.state_dict().items()}
     made.train()
     assert not any(module.training for module in made.modules())
@@ -165,7 +200,7 @@ def test_it_stays_in_evaluation_mode_and_its_statistics_do_not_move() -> None:
 
 
 def test_nothing_is_left_to_a_gradient() -> None:
-    made, _ = corrected()
+    made = joined_by_a_copy()
     assert not any(p.requires_grad for p in made.parameters())
     assert not made(*inputs()).adn.requires_grad
 

@@ -33,7 +33,8 @@ from leanet.methods.map_options import make_prior, steps_of
 from leanet.methods.map_sources import describe, find_source, refuse_extras
 from leanet.methods.recipe import Experience, HeldOut, Material, Trained
 from leanet.methods.supervised import Normalize, seed_names
-from leanet.networks.guided import GuidedNet, pool
+from leanet.methods.tuned import Rows, Tuned, fine_tune, is_wanted
+from leanet.networks.guided import GuidedNet, has_linear_head, pool
 from leanet.networks.leanet import LEAOutput
 from leanet.networks.prior import MapPrior
 from leanet.ops.correction import cross_corrected, fit_correction
@@ -42,29 +43,43 @@ from leanet.records import ANOMALOUS, NORMAL, Fold, Sample
 from leanet.runtime import Runtime
 
 PARTS = 5  # in which the training images are scored by corrections that have not seen them
-UNUSED = (
-    *("epochs", "batch_size", "lr", "lr_schedule", "weight_decay", "augment", "balance"),
-    "norm_batches",
-    *("patience", "monitor", "val_fraction", "val_anomalous"),
+UNUSED = ("epochs", "patience", "monitor", "val_fraction", "val_anomalous") + (
     *("synthetic_share", "generated_share"),
 )  # options of training by gradient descent
+FOR_TUNED = (
+    "batch_size",
+    "lr",
+    "lr_schedule",
+    "weight_decay",
+    "augment",
+    "balance",
+    "norm_batches",
+)
 
 
 class Described(NamedTuple):
-    """Training images as the correction sees them: z [N, 1], phi [N, D], labels [N], and for every
-    one the sample that it is or was made from (-1 = none)."""
+    """Training images as the correction sees them: scores [N, K] (the map's z, then e if a
+    fine-tuned copy joins in), phi [N, D], labels [N], for every one the sample that it is or was
+    made from (-1 = none), and its number among all images."""
 
-    prior: NDArray[np.float64]
+    scores: NDArray[np.float64]
     features: NDArray[np.float64]
     labels: NDArray[np.int64]
     samples: tuple[int, ...]
+    numbers: tuple[int, ...]
 
 
-def build_network(config: Config, img_size: int, prior: MapPrior | None) -> GuidedNet:
-    """The network of resolved options, with random weights."""
+def build_network(
+    config: Config, img_size: int, prior: MapPrior | None, *, tuned: bool = False
+) -> GuidedNet:
+    """The network of resolved options, with random weights; `tuned`: with a copy to fine-tune."""
     assert prior is not None  # `lea_config.resolve` refuses none
-    classifier = supervised.build_classifier(config, 3, 1, img_size)
-    return GuidedNet(classifier, prior, temperature=config.attention_temperature)
+    return GuidedNet(
+        supervised.build_classifier(config, 3, 1, img_size),
+        prior,
+        temperature=config.attention_temperature,
+        tuned=supervised.build_classifier(config, 3, 1, img_size) if tuned else None,
+    )
 
 
 def train(
@@ -92,6 +107,11 @@ def train(
     network = prepared_network(config, fold, data, maps, runtime)
     reader = Reader(Normalize(config.mean, config.std), "image").to(runtime.device)
     described = describe_images(network, reader, data, maps, rest, extras)
+    tuned = is_wanted(config, rest, data) and has_linear_head(network.adn)
+    if tuned:
+        rows = Rows(joined(data, extras), *described[2:])
+        copies = fine_tune(config, fold, rest, rows, data, folder, runtime)
+        described = _join(network, copies, described)
     correction = fit_correction(*described[:3], strength=config.correction)
     network.take(correction)
     detector = LEADetector(
@@ -110,9 +130,12 @@ def train(
         **measure_attention(network, reader, data, maps, rest),
         "trained_on": supervised.counts(rest, data),
         **supervised.told_of(extras),
-        "correction": {"trust": float(correction.trust[0]), "bias": correction.bias},
+        "correction": {
+            **dict(zip(("trust", "joined"), correction.trust.tolist(), strict=False)),
+            "bias": correction.bias,
+        },
     }
-    remarks["notices"] = [*remarks.get("notices", ()), *_notices(config)]
+    remarks["notices"] = [*remarks.get("notices", ()), *_notices(config, tuned=tuned)]
     held_out = _held_out(config, described, data, runtime.seed)
     return Trained(detector.eval(), held_out, 1, remarks)
 
@@ -143,7 +166,16 @@ def describe_images(
         torch.cat(features).double().cpu().numpy(),
         np.array([labels[i] for i in numbers]),
         (*rest, *(extra_sources(extras)[i - len(data.samples)] for i in added)),
+        tuple(numbers),
     )
+
+
+def _join(network: GuidedNet, tuned: Tuned, described: Described) -> Described:
+    """The fine-tuned copy in the network, and what it says of every image beside its map."""
+    network.join(tuned.network)
+    network.get_used_to_tuned(tuned.level, tuned.spread)
+    scores = np.concatenate([described.scores, tuned.opinions[:, None]], axis=1)
+    return described._replace(scores=scores)
 
 
 def _few_of(added: Sequence[int], labels: Sequence[int], rest: Sequence[int]) -> list[int]:
@@ -201,22 +233,25 @@ def _held_out(config: Config, described: Described, data: Material, seed: int) -
         rows[part_of.get(sample, 0)].append(row)
     scores = cross_corrected(*described[:3], rows, strength=config.correction)
     known = [k for k in range(len(own)) if np.isfinite(scores[k])]  # the samples come first
-    told = {"adn": scores, "map": described.prior[:, 0]}
+    told = {"adn": scores, **dict(zip(("map", "tuned"), described.scores.T, strict=False))}
     values = {name: [float(all_of[k]) for k in known] for name, all_of in told.items()}
     indices = tuple(described.samples[k] for k in known)
     return HeldOut(indices, {"score": values["adn"], **values})
 
 
-def _notices(config: Config) -> list[str]:
+def _notices(config: Config, *, tuned: bool) -> list[str]:
     """Which options of training were given in vain."""
-    given = given_of(config, UNUSED)
+    given = given_of(config, UNUSED if tuned else (*FOR_TUNED, *UNUSED))
     if config.map_source is not None and config.map_model != colorizer.Config():
         given.append("map_model")  # another method draws, by default PatchCore
     if not given:
         return []
-    notice = (
-        f"{', '.join(given)}: not used, since guided attention leaves the classifier's weights as "
-        "they are (--attention layers trains them)"
-    )
+    why = "the copy that is fine-tuned has --tuned_epochs, and nothing is held out for it"
+    if not tuned:
+        why = (
+            "since guided attention leaves the classifier's weights as they are (--attention "
+            "layers trains them)"
+        )
+    notice = f"{', '.join(given)}: not used, {why}"
     say_once(f"notice: {notice}")
     return [notice]

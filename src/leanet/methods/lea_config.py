@@ -40,6 +40,12 @@ class Config(map_options.Config):
         "guided: so many SDs of the map, as it is on normal images, raise the attention by a "
         "factor e; the lower, the fewer places count",
     )
+    tuned_from: int = option(
+        10,
+        "guided: from so many labelled defects on a fine-tuned copy of the classifier joins in; "
+        "0 = never",
+    )
+    tuned_epochs: int = option(6, "guided: epochs of that copy's training")
     prior_pull: float = option(
         0.5,
         "layers: how firmly the classifier is held to what the map expects, over the number of "
@@ -113,7 +119,15 @@ LAYERS_ONLY = (
     "num_outputs",
     "tries",
 )  # options without a meaning for guided attention
-GUIDED_ONLY = ("correction", "attention_temperature")  # and those without one for layers
+GUIDED_ONLY = (
+    "correction",
+    "attention_temperature",
+    "tuned_from",
+    "tuned_epochs",
+)  # and those without one for layers
+
+
+FEWEST_TO_TUNE = 6  # labelled defects: two in each part
 
 
 def resolve(config: Config) -> Config:
@@ -180,6 +194,11 @@ def _check_guided(config: Config) -> None:
     for name, usual in (("correction", 0.3), ("attention_temperature", 0.5)):
         if not getattr(config, name) > 0:
             raise ValueError(f"{name} {getattr(config, name)}: give a number > 0; {usual} is usual")
+    if 0 < config.tuned_from < FEWEST_TO_TUNE or config.tuned_from < 0:
+        raise ValueError(
+            f"tuned_from {config.tuned_from}: give at least {FEWEST_TO_TUNE}, as copies learn from "
+            "two thirds of the defects and are judged by the others, or 0 for never"
+        )
 
 
 def _check_layers(config: Config) -> None:

@@ -46,7 +46,7 @@ class Reader(nn.Module):
 class LEADetector(DetectorModule):
     """Detector: score [B] is the part that decides; map [B, 1, S, S] is the map model's, in its
     unit; parts: adn and aan (logits), map (what the map alone says), fused (all of them, where the
-    logits do not begin with the map).
+    logits do not begin with the map), tuned (the fine-tuned copy beside guided attention).
 
     one_look: guided attention and its map model read the same features of the same backbone, which
     are computed once (`sees_the_same`)."""
@@ -141,6 +141,7 @@ class LEADetector(DetectorModule):
             "map_top": self.map_top,
             "network_size": self.network_size,
             "one_look": self.one_look,
+            "tuned": isinstance(self.network, GuidedNet) and self.network.tuned is not None,
         }
 
     def _run(self, image: Tensor) -> tuple[Tensor, LEAOutput]:
@@ -158,7 +159,9 @@ class LEADetector(DetectorModule):
             features = network.look(self.reader.prepare(image.float(), image))
         anomaly_map = model.judge(features[: len(model.features.channels)]).map
         assert anomaly_map is not None
-        return anomaly_map, network.judge(features, prepare_map(anomaly_map, self.preparation))
+        network_map = prepare_map(anomaly_map, self.preparation)
+        tuned = network.ask(self.reader.prepare(image, image))
+        return anomaly_map, network.judge(features, network_map, tuned)
 
     def _at_network_size(self, planes: Tensor) -> Tensor:
         """Planes [B, C, S, S] at the side that the networks were trained on."""
@@ -197,4 +200,6 @@ def named_scores(output: LEAOutput, network_map: Tensor, scale: MapScale) -> dic
         scores["map"] = (mean + DARKEST).log()
     if output.aan is not None:
         scores["aan"] = one_logit(output.aan)
+    if output.tuned is not None:
+        scores["tuned"] = output.tuned.mean(dim=(1, 2, 3))
     return scores

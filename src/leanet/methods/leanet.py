@@ -42,6 +42,7 @@ from leanet.methods.recipe import (
 )
 from leanet.methods.supervised import Normalize, Plan, binary_loss, one_logit, seed_names
 from leanet.networks.choose import build_aan
+from leanet.networks.guided import GuidedNet
 from leanet.networks.leanet import (
     IN_CHANS,
     AttentionMap,
@@ -61,12 +62,16 @@ __all__ = ["PRESETS", "Config", "build", "build_network", "train"]
 
 def build(config: Config, img_size: int, extra: dict[str, Any]) -> LEADetector:
     """The detector with random weights; `extra` as `LEADetector.extra` gives it."""
+    network: LEANet | GuidedNet
     config, side = resolve(config), extra.get("network_size", img_size)
     map_model = rebuild(extra["map_model"], img_size)
     prior = make_prior(config, map_model.map_unit)
-    make = guided.build_network if config.attention == "guided" else build_network
+    if config.attention == "guided":
+        network = guided.build_network(config, side, prior, tuned=extra.get("tuned", False))
+    else:
+        network = build_network(config, side, prior)
     return LEADetector(
-        make(config, side, prior),
+        network,
         map_model,
         Reader(Normalize(config.mean, config.std), config.adn_input),
         drawn_by=extra["map_model"],

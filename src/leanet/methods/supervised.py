@@ -37,6 +37,7 @@ from leanet.training.loop import (
     best_epoch,
     fit,
     mean_losses,
+    settle_norms,
 )
 
 
@@ -278,11 +279,22 @@ def train_network(
     config: Config, plan: Plan, data: Material, folder: Path, runtime: Runtime
 ) -> int:
     """Train `plan.network` in place; returns the best number of epochs."""
+    job = _job(config, plan, data)
+    return best_epoch(fit(job, runtime, folder), job.schedule.monitor) + 1
+
+
+def settle(config: Config, plan: Plan, data: Material, runtime: Runtime) -> None:
+    """Give the BatchNorms of `plan.network`, which was not trained as it stands, their statistics
+    from its images."""
+    settle_norms(_job(config, plan, data), plan.network, runtime, epoch=config.epochs)
+    plan.network.eval()
+
+
+def _job(config: Config, plan: Plan, data: Material) -> Job:
     source = dataclasses.replace(_source(plan, data, plan.rest), extra=parts(data, plan.extras))
     several = plan.classes is not None
     balance, weight = (of_several if several else of_two)(config.balance, source)
     loss = _augmented(config, plan.loss, weight)
-    monitor = _monitor(config, _source(plan, data, plan.held), several=several)
     schedule = Schedule(
         epochs=config.epochs,
         batch_size=config.batch_size,
@@ -290,12 +302,12 @@ def train_network(
         weight_decay=config.weight_decay,
         lr_schedule=config.lr_schedule,
         patience=config.patience,
-        monitor=monitor,
+        monitor=_monitor(config, _source(plan, data, plan.held), several=several),
         stop_at=plan.epochs,
         balance=balance,
         norm_batches=config.norm_batches,
     )
-    job = Job(
+    return Job(
         name=" ".join(seed_names(config, plan.name)),
         network=plan.network,
         loss=loss,
@@ -306,7 +318,6 @@ def train_network(
         param_groups=plan.param_groups,
         methods=plan.methods,
     )
-    return best_epoch(fit(job, runtime, folder), monitor) + 1
 
 
 def _monitor(config: Config, held: Source, *, several: bool) -> str:

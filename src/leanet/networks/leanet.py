@@ -45,6 +45,7 @@ class LEAOutput(NamedTuple):
     """adn, aan: logits [B, K] (aan is None without an AAN, or for one without a head). For every
     attention point in use, in network order: attention M_p [B, 1, H_p, W_p], before, after
     f_p [B, K_p, H_p, W_p]. prior: what the map alone says, z [B], where the ADN's logit began.
+    tuned: what a fine-tuned copy of the ADN says at each place [B, 1, h, w]; its mean says it all.
     """
 
     adn: Tensor
@@ -53,6 +54,7 @@ class LEAOutput(NamedTuple):
     before: tuple[Tensor, ...]
     after: tuple[Tensor, ...]
     prior: Tensor | None = None
+    tuned: Tensor | None = None
 
 
 def adn_input(image: Tensor, anomaly_map: Tensor, how: AdnInput) -> Tensor:

@@ -1,13 +1,14 @@
 """Few labels correct what an anomaly map expects, instead of starting from nothing.
 
 A map that was drawn without any label already ranks images, often better than a classifier that has
-seen five defects. So its scores z = (z_1 ... z_K) of an image, standardized, are the *prior*
-log-odds of being anomalous, and the labels only have to say where it errs, by features phi [D]:
+seen five defects. So its score z_1 of an image, standardized, is the *prior* log-odds of being
+anomalous, and the labels only have to say where it errs, by features phi [D] and, if there are any,
+by other scores z_2 ... z_K, such as that of a classifier that was trained with other images:
 
     log-odds = t . z + v . phi + b,      t_k >= 0
 
     minimize over t, v, b:   sum_i c_i log(1 + exp(-y_i (t . z_i + v . phi_i + b)))
-                             + strength/2 |v|^2 + TRUST/2 |t - 1/K|^2
+                             + strength/2 |v|^2 + TRUST/2 |t - e_1|^2,      e_1 = (1, 0, ... 0)
 
 with y in {-1, +1} and c_i such that both classes weigh as much as the anomalous images count. What
 the map explains already costs nothing and teaches nothing, so that v speaks of the rest; with one
@@ -33,14 +34,14 @@ from scipy.special import expit
 from leanet.records import ANOMALOUS, NORMAL
 
 FloatArray = NDArray[np.float64]
-TRUST = 1.0  # the pull of the prior's factors towards their mean; weak, as a map may be useless
+TRUST = 1.0  # the pull of the scores' factors to where they begin; weak, as a map may be useless
 STRENGTH = 0.3  # 0.1 ... 1 were equally good on five sets with 1 to 30 defects: docs/results
 FLAT = 0.1  # features that vary less than this share of the mean SD count as varying by it
 
 
 class Correction(NamedTuple):
-    """trust [K] >= 0: factors of the prior; mean, spread [D]: of the normal images' features;
-    weight [D]: of the features after (phi - mean) / spread; bias."""
+    """trust [K] >= 0: factors of the scores, the map's first; mean, spread [D]: of the normal
+    images' features; weight [D]: of the features after (phi - mean) / spread; bias."""
 
     trust: FloatArray
     mean: FloatArray
@@ -49,7 +50,7 @@ class Correction(NamedTuple):
     bias: float
 
     def __call__(self, prior: ArrayLike, features: ArrayLike) -> FloatArray:
-        """Log-odds [N] for prior scores [N, K] and features [N, D], at equal class frequencies."""
+        """Log-odds [N] for scores [N, K] and features [N, D], at equal class frequencies."""
         standard = (np.asarray(features, dtype=np.float64) - self.mean) / self.spread
         expected: FloatArray = np.asarray(prior, dtype=np.float64) @ self.trust
         log_odds: FloatArray = expected + standard @ self.weight + self.bias
@@ -59,8 +60,9 @@ class Correction(NamedTuple):
 def fit_correction(
     prior: ArrayLike, features: ArrayLike, label: ArrayLike, *, strength: float = STRENGTH
 ) -> Correction:
-    """The correction for prior scores [N, K] (0 = usual, 1 = one spread above), features [N, D] and
-    labels [N]. Without anomalous images it is none: the prior alone, all of it.
+    """The correction for scores [N, K] (0 = usual, 1 = one spread above; the first is the prior,
+    the others come from networks that have not seen the image), features [N, D] and labels [N].
+    Without anomalous images it is none: the prior alone, all of it.
 
     Raises ValueError for unequal lengths, no normal image, a value that is not finite, or
     strength <= 0.
@@ -125,16 +127,16 @@ def _solve(
     z: FloatArray, phi: FloatArray, truth: NDArray[np.int64], strength: float
 ) -> tuple[FloatArray, FloatArray, float]:
     """trust [K], weight [D] and bias for standardized features."""
-    num_parts, num_features = z.shape[1], phi.shape[1]
-    equal = np.full(num_parts, 1 / num_parts)
+    num_scores, num_features = z.shape[1], phi.shape[1]
+    first = np.eye(1, num_scores)[0]
     anomalous = truth == ANOMALOUS
     if not anomalous.any():
-        return equal, np.zeros(num_features), 0.0
+        return first, np.zeros(num_features), 0.0
     sign = np.where(anomalous, 1.0, -1.0)
     counts = np.where(anomalous, 1.0, anomalous.sum() / (~anomalous).sum())
     design = np.concatenate([z, phi, np.ones((len(z), 1))], axis=1)
-    center = np.concatenate([equal, np.zeros(num_features + 1)])
-    pull = np.concatenate([np.full(num_parts, TRUST), np.full(num_features, strength), [0.0]])
+    center = np.concatenate([first, np.zeros(num_features + 1)])
+    pull = np.concatenate([np.full(num_scores, TRUST), np.full(num_features, strength), [0.0]])
 
     def loss_and_gradient(point: FloatArray) -> tuple[float, FloatArray]:
         margin, off = sign * (design @ point), point - center
@@ -147,10 +149,10 @@ def _solve(
         center,
         jac=True,
         method="L-BFGS-B",
-        bounds=[(0, None)] * num_parts + [(None, None)] * (num_features + 1),
+        bounds=[(0, None)] * num_scores + [(None, None)] * (num_features + 1),
         options={"ftol": 1e-14, "gtol": 1e-8, "maxiter": 2000, "maxfun": 4000},
     )
-    trust, weight, bias = np.split(found.x, [num_parts, num_parts + num_features])
+    trust, weight, bias = np.split(found.x, [num_scores, num_scores + num_features])
     return np.maximum(trust, 0.0), weight, float(bias[0])
 
 
@@ -161,7 +163,7 @@ def _checked(
     truth = np.asarray(label)
     if z.ndim != 2 or phi.ndim != 2 or truth.ndim != 1 or not len(z) == len(phi) == len(truth):
         raise ValueError(
-            f"a correction needs prior scores [N, K], features [N, D] and labels [N]; got "
+            f"a correction needs scores [N, K], features [N, D] and labels [N]; got "
             f"{z.shape}, {phi.shape} and {truth.shape}"
         )
     if not np.isin(truth, (NORMAL, ANOMALOUS)).all() or NORMAL not in truth:
@@ -170,5 +172,5 @@ def _checked(
             f"got {np.unique(truth)[:5].tolist()}"
         )
     if not (np.isfinite(z).all() and np.isfinite(phi).all()):
-        raise ValueError("the prior scores and features are not all finite")
+        raise ValueError("the scores and features are not all finite")
     return z, phi, truth.astype(np.int64)

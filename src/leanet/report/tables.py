@@ -42,6 +42,7 @@ EXPLAINED = {
     "adn": "the classifier, its features steered by the attention",
     "aan": "the attention network's own head: it sees the map only",
     "map": "what the anomaly map alone says: knows normal images only",
+    "tuned": "a fine-tuned copy of the classifier alone, without a map",
     "normalized": "the score from 0 to 1: 0.5 is the 0.99 quantile of held-out normal images",
     "classifier": "logit of anomalous, learned from a few labeled images",
 }
