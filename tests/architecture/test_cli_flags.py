@@ -72,6 +72,7 @@ FLAGS = {
     + SUPERVISED
     + """
     aan aan_weight adn_input attention attention_temperature correction map_prior prior_pull
+    tuned_epochs tuned_from
     attention_contrast attention_fuse attention_points attention_pool
     attention_sigmoid attention_strength decide learn_strength map_mode self_attention
     strength_nonneg

@@ -4,7 +4,8 @@ A backbone with trained weights stays as it is. Every image is described by its 
 where its anomaly map points; the map's own score is where the log-odds begin, and the labels only
 correct that (networks/guided.py, ops/correction.py). Training is one convex problem, solved in
 milliseconds, so every training image can be scored by a correction that has not seen it: the
-working point costs no defect and stays honest with a single one.
+working point costs no defect and stays honest with a single one. Where defects are many a
+fine-tuned copy of the backbone joins in (tuned.py).
 
 The maps of the training images come from models that have not seen them, as everywhere in LEA-Net.
 """

@@ -46,7 +46,10 @@ EXPLAINED = {
     "normalized": "the score from 0 to 1: 0.5 is the 0.99 quantile of held-out normal images",
     "classifier": "logit of anomalous, learned from a few labeled images",
 }
-GUIDED = "the map's own score, corrected by features of the places that the map points at"
+GUIDED = (
+    "the map's own score, corrected by features of the places that the map points at, and by the "
+    "fine-tuned copy where there is one"
+)
 _SUMMARY_WIDTHS = (9, 15)  # of the label and of each column, in characters
 _PAIRED_WIDTHS = (13, 17)
 WHOLE_FROM = 1000.0  # from here on quantities are told as whole numbers
