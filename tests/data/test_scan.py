@@ -6,6 +6,7 @@ from pathlib import Path, PurePath
 import pytest
 
 from leanet.data.scan import natural_key, read_samples_csv, scan, write_samples_csv
+from leanet.data.toy import make_toy
 from leanet.records import ANOMALOUS, NORMAL, Sample
 
 
@@ -126,6 +127,16 @@ def test_a_missing_folder_gets_a_hint(tmp_path: Path) -> None:
 def test_a_missing_folder_in_a_missing_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="does not exist; give a folder"):
         scan(tmp_path / "nowhere" / "at" / "all")
+
+
+def test_the_folder_of_a_run_is_no_data_set(tmp_path: Path) -> None:
+    """`--resume RUN` takes RUN for the images."""
+    data = make_toy(tmp_path / "run", num_normal=3, num_anomalous=2, size=16)
+    (data / "config.yaml").touch()
+    assert len(scan(data).samples) == 5
+    (data / "environment.json").touch()
+    with pytest.raises(ValueError, match=r"is the folder of a run, .* --out \S+run --resume"):
+        scan(data)
 
 
 def test_a_file_that_is_no_table_is_an_error(tmp_path: Path) -> None:

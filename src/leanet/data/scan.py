@@ -23,6 +23,7 @@ from leanet.files import read_csv, write_csv
 from leanet.records import ANOMALOUS, NORMAL, Sample
 
 SKIPPED_NAMES: Final = frozenset({"__macosx", "thumbs.db", "desktop.ini"})  # and hidden files
+RUN_FILES: Final = ("config.yaml", "environment.json")  # of a run, which is no data set
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,14 +50,19 @@ def scan(
     anomalous samples, drawn with `seed` without regard to their kinds, as the LEA-Net paper draws
     its sets. Folder samples come in natural order (image2 before image10), those of a table in its
     order. Unless a normal class is required, all samples of a folder-per-class layout without one
-    have the label NORMAL. Raises `ValueError` for a missing path, an unknown layout, and data
-    without images or without normal images.
+    have the label NORMAL. Raises `ValueError` for a missing path, the folder of a run, an unknown
+    layout, and data without images or without normal images.
     """
     if not data.exists():
         siblings = [entry.name for entry in data.parent.iterdir()] if data.parent.is_dir() else []
         raise ValueError(
             f"{data} does not exist{nearest(data.name, siblings)}; "
             "give a folder of images or a CSV file"
+        )
+    if all((data / name).is_file() for name in RUN_FILES):
+        raise ValueError(
+            f"{data} is the folder of a run, and images are asked for; to go on with that run, give "
+            f"its images, and --out {data} --resume"
         )
     if data.is_dir():
         found = _scan_folder(data, normal, normal_required)
