@@ -61,8 +61,8 @@ def scan(
         )
     if all((data / name).is_file() for name in RUN_FILES):
         raise ValueError(
-            f"{data} is the folder of a run, and images are asked for; to go on with that run, give "
-            f"its images, and --out {data} --resume"
+            f"{data} is the folder of a run, and images are asked for; to go on with that run, "
+            f"give its images, and --out {data} --resume"
         )
     if data.is_dir():
         found = _scan_folder(data, normal, normal_required)
