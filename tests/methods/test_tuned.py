@@ -18,13 +18,15 @@ from leanet.config import from_dict
 from leanet.data.cache import images_in_unit_range
 from leanet.data.folds import single_fold
 from leanet.methods import leanet, store, supervised, tuned
-from leanet.methods.lea_config import Config
+from leanet.methods.lea_config import Config, resolve
 from leanet.methods.lea_detector import LEADetector
 from leanet.methods.recipe import Material, Trained
 from leanet.methods.supervised import Plan
 from leanet.networks.guided import GuidedNet
 from leanet.networks.timm_stages import TimmStages
+from leanet.networks.vgg import VGG
 from leanet.ops.fusion import spread_of
+from leanet.progress import say_once
 from leanet.records import ANOMALOUS, NORMAL
 from leanet.runtime import make_runtime
 
@@ -262,11 +264,17 @@ def test_without_statistics_of_their_own_those_of_the_copies_are_averaged() -> N
 
 
 @pytest.mark.parametrize(
-    ("defects", "groups", "expected"), [(5, 0, False), (6, 0, True), (6, 2, False), (6, 3, True)]
+    ("defects", "groups", "expected"),
+    [(5, 0, False), (6, 0, True), (6, 2, False), (6, 3, True)],
 )
 def test_they_are_wanted_where_labels_are_many(
-    defects: int, groups: int, expected: bool, material: Make
+    defects: int,
+    groups: int,
+    expected: bool,
+    material: Make,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    say_once.cache_clear()
     data = material()
     samples = [
         dataclasses.replace(s, group=f"part {k % groups}" if groups else None)
@@ -275,5 +283,23 @@ def test_they_are_wanted_where_labels_are_many(
     data = dataclasses.replace(data, samples=tuple(samples))
     bad = [i for i, label in enumerate(data.labels) if label == ANOMALOUS][:defects]
     rest = [*(i for i, label in enumerate(data.labels) if label == NORMAL), *bad]
-    assert tuned.is_wanted(Config(tuned_from=6), rest, data) == expected
-    assert not tuned.is_wanted(Config(tuned_from=0), rest, data)
+    network = TimmStages(BACKBONE)
+    assert tuned.is_wanted(Config(tuned_from=6), network, rest, data) == expected
+    told = "no fine-tuned copy joins in: the 6 defects are of 2 groups, and 3 are needed"
+    assert (told in capsys.readouterr().err) == (groups == 2)
+    assert not tuned.is_wanted(Config(tuned_from=0), network, rest, data)
+
+
+def test_a_network_with_another_head_has_none(
+    data: Material, capsys: pytest.CaptureFixture[str]
+) -> None:
+    say_once.cache_clear()
+    config, everything = Config(adn="vgg16", tuned_from=6), range(len(data.samples))
+    assert not tuned.is_wanted(config, VGG(16, hidden=8), everything, data)
+    assert "joins in: vgg16 has another head" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [-1, 1, 5])
+def test_fewer_defects_than_copies_can_share_are_refused(number: int) -> None:
+    with pytest.raises(ValueError, match=f"tuned_from {number}: give at least 6, .* or 0"):
+        resolve(Config(attention="guided", tuned_from=number))

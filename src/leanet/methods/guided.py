@@ -35,7 +35,7 @@ from leanet.methods.map_sources import describe, find_source, refuse_extras
 from leanet.methods.recipe import Experience, HeldOut, Material, Trained
 from leanet.methods.supervised import Normalize, seed_names
 from leanet.methods.tuned import Rows, Tuned, fine_tune, is_wanted
-from leanet.networks.guided import GuidedNet, has_linear_head, pool
+from leanet.networks.guided import GuidedNet, pool
 from leanet.networks.leanet import LEAOutput
 from leanet.networks.prior import MapPrior
 from leanet.ops.correction import cross_corrected, fit_correction
@@ -44,18 +44,14 @@ from leanet.records import ANOMALOUS, NORMAL, Fold, Sample
 from leanet.runtime import Runtime
 
 PARTS = 5  # in which the training images are scored by corrections that have not seen them
-UNUSED = ("epochs", "patience", "monitor", "val_fraction", "val_anomalous") + (
+UNUSED = (
+    *("epochs", "patience", "monitor", "val_fraction", "val_anomalous"),
     *("synthetic_share", "generated_share"),
 )  # options of training by gradient descent
 FOR_TUNED = (
-    "batch_size",
-    "lr",
-    "lr_schedule",
-    "weight_decay",
-    "augment",
-    "balance",
-    "norm_batches",
-)
+    *("batch_size", "lr", "lr_schedule", "weight_decay"),
+    *("augment", "balance", "norm_batches"),
+)  # those that count where a copy is fine-tuned
 
 
 class Described(NamedTuple):
@@ -108,7 +104,7 @@ def train(
     network = prepared_network(config, fold, data, maps, runtime)
     reader = Reader(Normalize(config.mean, config.std), "image").to(runtime.device)
     described = describe_images(network, reader, data, maps, rest, extras)
-    tuned = is_wanted(config, rest, data) and has_linear_head(network.adn)
+    tuned = is_wanted(config, network.adn, rest, data)
     if tuned:
         rows = Rows(joined(data, extras), *described[2:])
         copies = fine_tune(config, fold, rest, rows, data, folder, runtime)

@@ -30,7 +30,9 @@ from leanet.methods.map_models import chunks
 from leanet.methods.recipe import Material
 from leanet.methods.supervised import Normalize, Plan, binary_loss, one_logit, seed_names
 from leanet.networks.blocks import StagedClassifier
+from leanet.networks.guided import has_linear_head
 from leanet.ops.fusion import spread_of
+from leanet.progress import say_once
 from leanet.records import ANOMALOUS, NORMAL, Batch, Fold
 from leanet.runtime import Runtime
 from leanet.training.loop import forget
@@ -59,12 +61,23 @@ class Rows(NamedTuple):
     numbers: tuple[int, ...]
 
 
-def is_wanted(config: Config, rest: Sequence[int], data: Material) -> bool:
-    """Whether there are labelled defects enough, of groups enough that no copy lacks any."""
+def is_wanted(
+    config: Config, network: StagedClassifier, rest: Sequence[int], data: Material
+) -> bool:
+    """Whether there are labelled defects enough; says so where they are, and copies cannot be."""
     defects = [data.samples[i] for i in rest if data.labels[i] == ANOMALOUS]
+    if not 0 < config.tuned_from <= len(defects):
+        return False
     grouped = {sample.group for sample in defects if sample.group}
     apart = len(grouped) + sum(not sample.group for sample in defects)
-    return 0 < config.tuned_from <= len(defects) and apart >= COPIES
+    hindrance = ""
+    if apart < COPIES:
+        hindrance = f"the {len(defects)} defects are of {apart} groups, and {COPIES} are needed"
+    elif not has_linear_head(network):
+        hindrance = f"{config.adn} has another head than a linear layer on the channels' means"
+    if hindrance:
+        say_once(f"notice: no fine-tuned copy joins in: {hindrance}")
+    return not hindrance
 
 
 def fine_tune(
