@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from leanet.config import from_dict
+from leanet.data import synthetic
 from leanet.data.cache import images_in_unit_range
 from leanet.data.folds import single_fold
 from leanet.methods import leanet, store, supervised, tuned
@@ -150,6 +151,35 @@ def test_an_interrupted_training_ends_as_one_in_one_piece(
     one, other = (t.detector.state_dict() for t in (trained, again))
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert not list((data.run / "fold").glob("copy-*/checkpoint*"))
+
+
+def test_synthetic_images_are_judged_and_teach_the_correction_alone(
+    data: Material, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(synthetic, "MOST", 8)
+    plans: list[Plan] = []
+    whole = supervised.train_network
+    rows: list[tuned.Rows] = []
+
+    def learn(config: Config, plan: Plan, *rest: Any) -> int:
+        plans.append(plan)
+        return whole(config, plan, *rest)
+
+    def judge(*given: Any) -> Any:
+        rows.append(given[2])
+        return unseen(*given)
+
+    unseen = tuned._unseen
+    monkeypatch.setattr(supervised, "train_network", learn)
+    monkeypatch.setattr(tuned, "_unseen", judge)
+    made = train(data, options, synthetic="color")
+    assert len(plans) == 3
+    assert not any(plan.extras for plan in plans)
+    (asked,) = rows
+    assert len(asked.numbers) == 24 + 6 + 6  # of each label as many as there are real defects
+    assert sorted(asked.numbers)[-1] >= 24
+    assert set(asked.samples[24:]) <= set(range(24))
+    assert sorted(made.held_out.indices) == list(range(24))
 
 
 class Known:
