@@ -2,7 +2,8 @@
 
 Random weights, which change no speed, and a bank of 4,000 places. `one look`: the map model and the
 attention read the same features, computed once, as `leanet fit leanet --weights FILE` has it by
-default; `two looks`: each runs the backbone itself, as with maps of another source. The contenders
+default; `two looks`: each runs the backbone itself, as with maps of another source; `and a copy`:
+with the fine-tuned copy that joins in from ten labelled defects on. The contenders
 take turns; milliseconds per image are medians over the turns, ratios are to the plain classifier.
 
 Run: python benchmarks/guided.py [--turns N] [--size PX]
@@ -22,6 +23,7 @@ from leanet.config import from_dict, to_dict
 from leanet.methods import catalog
 from leanet.methods.lea_detector import LEADetector
 from leanet.networks.frozen import patches
+from leanet.networks.guided import GuidedNet
 from leanet.ops.map_steps import MapPreparation
 from leanet.ops.maps import MapScale
 
@@ -40,6 +42,7 @@ def guided(backbone: str, size: int) -> LEADetector:
         },
         "fusion": None,
         **MapPreparation(MapScale(20.0, 4.0)).to_dict(),
+        "tuned": True,
     }
     options = {"adn": f"timm/{backbone}", "attention": "guided"}
     made = lea.build(from_dict(lea.config, options), size, extra)
@@ -55,14 +58,19 @@ def guided(backbone: str, size: int) -> LEADetector:
 def contenders(detector: LEADetector) -> dict[str, Callable[[Tensor], object]]:
     """Name -> what is done with a batch of images."""
 
-    def judged(image: Tensor, *, one_look: bool) -> object:
-        detector.one_look = one_look
+    network = detector.network
+    assert isinstance(network, GuidedNet)
+    copy = network.tuned
+
+    def judged(image: Tensor, *, one_look: bool, with_copy: bool = False) -> object:
+        detector.one_look, network.tuned = one_look, copy if with_copy else None
         return detector(image)
 
     return {
-        "plain classifier": detector.network.adn,
+        "plain classifier": network.adn,
         "maps alone": detector.map_model,
         "guided, one look": lambda image: judged(image, one_look=True),
+        "one look and a copy": lambda image: judged(image, one_look=True, with_copy=True),
         "guided, two looks": lambda image: judged(image, one_look=False),
     }
 
