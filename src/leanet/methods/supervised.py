@@ -295,6 +295,7 @@ def _job(config: Config, plan: Plan, data: Material) -> Job:
     several = plan.classes is not None
     balance, weight = (of_several if several else of_two)(config.balance, source)
     loss = _augmented(config, plan.loss, weight)
+    measure = partial(_measure, plan=plan, data=data, loss=loss, batch_size=config.batch_size)
     schedule = Schedule(
         epochs=config.epochs,
         batch_size=config.batch_size,
@@ -313,7 +314,7 @@ def _job(config: Config, plan: Plan, data: Material) -> Job:
         loss=loss,
         source=source,
         schedule=schedule,
-        validate=partial(_measure, plan=plan, data=data, loss=loss, batch_size=config.batch_size),
+        validate=measure if plan.held or plan.measured else None,
         files=[s.path for s in data.samples] + [Path(k) for e in plan.extras for k in e.kinds],
         param_groups=plan.param_groups,
         methods=plan.methods,
