@@ -45,7 +45,7 @@ class Config(map_options.Config):
         "guided: from so many labelled defects on a fine-tuned copy of the classifier joins in; "
         "0 = never",
     )
-    tuned_epochs: int = option(6, "guided: epochs of that copy's training")
+    tuned_epochs: int = option(20, "guided: epochs of that copy's training")
     prior_pull: float = option(
         0.5,
         "layers: how firmly the classifier is held to what the map expects, over the number of "
