@@ -1,10 +1,11 @@
 """What would be left of guided attention if the map said less? Ablations that could prove it wrong.
 
 Takes a suite with `few` and, of its rows, the one of LEA-Net with guided attention that `--row`
-names. For every fold its maps are drawn once, and every number of labelled defects and every draw
-is then learned and tested with several kinds of maps, which takes milliseconds: the same images,
-folds and defects as the cells of `leanet benchmark`. OUT/ablations.csv has the columns of
-results.csv, a line for each arm; what stands there is not done again.
+names; without the fine-tuned copy, whatever `tuned_from` says. For every fold its maps are drawn
+once, and every number of labelled defects and every draw is then learned and tested with several
+kinds of maps, which takes milliseconds: the same images, folds and defects as the cells of
+`leanet benchmark`. OUT/ablations.csv has the columns of results.csv, a line for each arm; what
+stands there is not done again.
 
     guided          as it is
     shuffled        attention by a map whose blocks have changed places, what it expects unchanged
