@@ -247,7 +247,7 @@ def _notices(config: Config, *, tuned: bool) -> list[str]:
     if not tuned:
         why = (
             "since guided attention leaves the classifier's weights as they are (--attention "
-            "layers trains them)"
+            "layers trains them, and --tuned_from defects train a copy)"
         )
     notice = f"{', '.join(given)}: not used, {why}"
     say_once(f"notice: {notice}")
