@@ -333,3 +333,8 @@ def test_a_network_with_another_head_has_none(
 def test_fewer_defects_than_copies_can_share_are_refused(number: int) -> None:
     with pytest.raises(ValueError, match=f"tuned_from {number}: give at least 6, .* or 0"):
         resolve(Config(attention="guided", tuned_from=number))
+
+
+def test_a_copy_without_training_is_refused() -> None:
+    with pytest.raises(ValueError, match="tuned_epochs 0: give 1 or more; --tuned_from 0 does"):
+        resolve(Config(attention="guided", tuned_epochs=0))

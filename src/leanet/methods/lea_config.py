@@ -194,6 +194,10 @@ def _check_guided(config: Config) -> None:
     for name, usual in (("correction", 0.3), ("attention_temperature", 0.5)):
         if not getattr(config, name) > 0:
             raise ValueError(f"{name} {getattr(config, name)}: give a number > 0; {usual} is usual")
+    if config.tuned_epochs < 1:
+        raise ValueError(
+            f"tuned_epochs {config.tuned_epochs}: give 1 or more; --tuned_from 0 does without a copy"
+        )
     if 0 < config.tuned_from < FEWEST_TO_TUNE or config.tuned_from < 0:
         raise ValueError(
             f"tuned_from {config.tuned_from}: give at least {FEWEST_TO_TUNE}, as copies learn from "
