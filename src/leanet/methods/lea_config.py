@@ -196,7 +196,7 @@ def _check_guided(config: Config) -> None:
             raise ValueError(f"{name} {getattr(config, name)}: give a number > 0; {usual} is usual")
     if config.tuned_epochs < 1:
         raise ValueError(
-            f"tuned_epochs {config.tuned_epochs}: give 1 or more; --tuned_from 0 does without a copy"
+            f"tuned_epochs {config.tuned_epochs}: give 1 or more; --tuned_from 0 does without it"
         )
     if 0 < config.tuned_from < FEWEST_TO_TUNE or config.tuned_from < 0:
         raise ValueError(
