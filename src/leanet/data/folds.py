@@ -95,7 +95,7 @@ def split_parts(
     complement had none to learn from.
     """
     groups = len(_units(indices, samples))
-    counts = _count_groups(indices, samples)
+    counts = count_groups(indices, samples)
     if not 2 <= num <= groups or counts[NORMAL] == 1:
         raise ValueError(
             f"cannot split {len(indices)} samples into {num} inner parts: {_listed(counts)} "
@@ -117,6 +117,15 @@ def hold_out(
         raise ValueError(f"the fraction to hold out must be between 0 and 1, not {fraction}")
     rest, held = _deal(indices, samples, (1 - fraction, fraction), seed)
     return rest, held
+
+
+def count_groups(indices: Sequence[int], samples: Sequence[Sample]) -> dict[int, int]:
+    """How many groups hold samples of each label."""
+    units = _units(indices, samples)
+    return {
+        label: sum(any(samples[i].label == label for i in unit) for unit in units)
+        for label in (NORMAL, ANOMALOUS)
+    }
 
 
 def write_folds_csv(
@@ -168,7 +177,7 @@ def _inner_parts(
     train: Sequence[int], samples: Sequence[Sample], inner_splits: int, seed: int
 ) -> tuple[Indices, ...]:
     """As many parts as asked for and possible; () where normal samples cannot be divided."""
-    groups, counts = len(_units(train, samples)), _count_groups(train, samples)
+    groups, counts = len(_units(train, samples)), count_groups(train, samples)
     num = min(inner_splits, groups)
     if num < 2 or counts[NORMAL] < 2:
         return ()
@@ -230,15 +239,6 @@ def _profiles(
     return labels, kinds
 
 
-def _count_groups(indices: Sequence[int], samples: Sequence[Sample]) -> dict[int, int]:
-    """How many groups hold samples of each label."""
-    units = _units(indices, samples)
-    return {
-        label: sum(any(samples[i].label == label for i in unit) for unit in units)
-        for label in (NORMAL, ANOMALOUS)
-    }
-
-
 def _require_enough(samples: Sequence[Sample], num_folds: int, *, by_kind: bool) -> None:
     everything = range(len(samples))
     if by_kind:
@@ -247,7 +247,7 @@ def _require_enough(samples: Sequence[Sample], num_folds: int, *, by_kind: bool)
         least, needed = min(kinds.values()), "images of each class"
         listed = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
     else:
-        counts = _count_groups(everything, samples)
+        counts = count_groups(everything, samples)
         least, needed, listed = min(counts.values()), "normal and anomalous images", _listed(counts)
     if least < num_folds:
         raise ValueError(

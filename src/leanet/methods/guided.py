@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from leanet.data.cache import images_in_unit_range
-from leanet.data.folds import split_parts
+from leanet.data.folds import count_groups, split_parts
 from leanet.methods import colorizer, supervised
 from leanet.methods.extra import Extra, extra_labels, extra_sources, joined
 from leanet.methods.held_out import parts_of
@@ -95,7 +95,7 @@ def train(
     """
     everything = Experience(HeldOut((), {}), 1)  # nothing need be held out
     rest, _ = parts_of(config, fold, data, runtime, everything)
-    _require_normals([data.samples[i] for i in rest])
+    _require_normals(rest, data.samples)
     source = find_source(config.map_source, config.map_model, data, runtime, config.map_options)
     source = dataclasses.replace(source, steps=steps_of(config))
     extras = supervised.extras_of(config, fold, rest, data, folder, runtime)
@@ -207,14 +207,13 @@ def prepared_network(
     return network
 
 
-def _require_normals(samples: Sequence[Sample]) -> None:
+def _require_normals(rest: Sequence[int], samples: Sequence[Sample]) -> None:
     """Raise ValueError where no normal image could be left out and another one stay."""
-    normals = [sample for sample in samples if sample.label == NORMAL]
-    grouped = {sample.group for sample in normals if sample.group}
-    if len(grouped) + sum(not sample.group for sample in normals) < 2:
+    if count_groups(rest, samples)[NORMAL] < 2:
+        normals = sum(samples[i].label == NORMAL for i in rest)
         raise ValueError(
             f"guided attention needs normal images of at least 2 groups (an image without one is "
-            f"its own), so that each is judged by others; the training part has {len(normals)} of 1"
+            f"its own), so that each is judged by others; the training part has {normals} of 1"
         )
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from leanet.data.cache import Cache, images_in_unit_range
-from leanet.data.folds import split_parts
+from leanet.data.folds import count_groups, split_parts
 from leanet.data.loader import Joined
 from leanet.methods import supervised
 from leanet.methods.lea_config import Config
@@ -65,14 +65,12 @@ def is_wanted(
     config: Config, network: StagedClassifier, rest: Sequence[int], data: Material
 ) -> bool:
     """Whether there are labelled defects enough; says so where they are, and copies cannot be."""
-    defects = [data.samples[i] for i in rest if data.labels[i] == ANOMALOUS]
-    if not 0 < config.tuned_from <= len(defects):
+    defects = sum(data.labels[i] == ANOMALOUS for i in rest)
+    if not 0 < config.tuned_from <= defects:
         return False
-    grouped = {sample.group for sample in defects if sample.group}
-    apart = len(grouped) + sum(not sample.group for sample in defects)
-    hindrance = ""
+    apart, hindrance = count_groups(rest, data.samples)[ANOMALOUS], ""
     if apart < COPIES:
-        hindrance = f"the {len(defects)} defects are of {apart} groups, and {COPIES} are needed"
+        hindrance = f"the {defects} defects are of {apart} groups, and {COPIES} are needed"
     elif not has_linear_head(network):
         hindrance = f"{config.adn} has another head than a linear layer on the channels' means"
     if hindrance:
